@@ -1,0 +1,1 @@
+"""Raw video in, WebDataset shards with motion masks out. Knows no training."""

@@ -1,0 +1,159 @@
+"""Configs are values: YAML 1.2 file + dotted overrides -> one frozen, typed pydantic model, or one clear line of error."""
+
+from __future__ import annotations
+
+import difflib
+import io
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class ConfigError(ValueError):
+    """A config that cannot be used. Its text is one line: where, what, and what to do."""
+
+
+class Config(BaseModel):
+    """Base of every config section: frozen, strict, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+def load(schema: type[Model], path: str | Path | None = None, overrides: Sequence[str] = ()) -> Model:
+    """Read `path` (YAML 1.2), apply `overrides` ("a.b=c", value in YAML), validate as `schema`.
+
+    Args:
+        schema: the pydantic model that the file is an image of.
+        path: the YAML file; None starts from the schema's defaults.
+        overrides: dotted assignments, applied in order, e.g. `["data.path=shards", "optimizer.lr=1e-4"]`.
+    Raises:
+        ConfigError: unreadable file, unknown key (with the nearest valid one), wrong type, broken rule.
+    """
+    tree = _read(Path(path)) if path is not None else {}
+    raw: dict[tuple[str, ...], str] = {}
+    for override in overrides:
+        raw.update(_assign(tree, override))
+    where = str(path) if path is not None else schema.__name__
+    return _validate(schema, tree, raw, where)
+
+
+def dump(config: BaseModel) -> str:
+    """The config as YAML 1.2 text that `load` reads back to an equal value."""
+    stream = io.StringIO()
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = False
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    yaml.dump(json.loads(config.model_dump_json()), stream)
+    return stream.getvalue()
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        tree = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such config file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
+    except YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: expected a mapping of keys to values, found {type(tree).__name__}")
+    return tree
+
+
+def _assign(tree: dict[str, Any], override: str) -> dict[tuple[str, ...], str]:
+    """Set one dotted override in `tree`; returns its path and raw text."""
+    key, equals, text = override.partition("=")
+    parts = tuple(key.strip().split("."))
+    if not equals or not all(parts):
+        raise ConfigError(f"override {override!r}: expected a.b=value")
+    try:
+        value = YAML(typ="safe", pure=True).load(text)
+    except YAMLError as error:
+        raise ConfigError(f"override {override!r}: not valid YAML: {' '.join(str(error).split())}") from None
+    node = tree
+    for part in parts[:-1]:
+        child = node.get(part)
+        if not isinstance(child, dict):
+            child = node[part] = {}
+        node = child
+    node[parts[-1]] = value
+    return {parts: text}
+
+
+def _validate(schema: type[Model], tree: dict[str, Any], raw: dict[tuple[str, ...], str], where: str) -> Model:
+    try:
+        return schema.model_validate_json(json.dumps(tree, default=str))
+    except ValidationError as error:
+        if raw and _restore_text(tree, raw, error):  # `name=123` for a string field: the user meant the text
+            return _validate(schema, tree, {}, where)
+        raise ConfigError("; ".join(dict.fromkeys(_explain(schema, tree, e, where) for e in error.errors()))) from None
+
+
+def _restore_text(tree: dict[str, Any], raw: dict[tuple[str, ...], str], error: ValidationError) -> bool:
+    changed = False
+    for e in error.errors():
+        path = _without_tags(tree, e["loc"])
+        if e["type"] in ("string_type", "path_type") and path in raw:
+            node = tree
+            for part in path[:-1]:
+                node = node[part]
+            node[path[-1]] = raw[path]
+            changed = True
+    return changed
+
+
+def _without_tags(tree: Any, loc: Sequence[str | int]) -> tuple[str, ...]:
+    """A pydantic error location without the tags of discriminated unions, which are no keys of the file."""
+    path: list[str] = []
+    node = tree
+    for i, part in enumerate(loc):
+        last = i == len(loc) - 1
+        if isinstance(node, dict) and part not in node and not last:
+            continue
+        path.append(str(part))
+        if isinstance(node, dict):
+            node = node.get(part)
+        elif isinstance(node, list) and isinstance(part, int) and part < len(node):
+            node = node[part]
+    return tuple(path)
+
+
+def _explain(schema: type[BaseModel], tree: dict[str, Any], e: Any, where: str) -> str:
+    path = ".".join(_without_tags(tree, e["loc"]))
+    if e["type"] == "extra_forbidden":
+        valid = list(_keys(schema))
+        near = difflib.get_close_matches(path, valid, n=1, cutoff=0.0)
+        leaf = [k for k in valid if k.rpartition(".")[2] == path.rpartition(".")[2]]
+        best = leaf[0] if leaf else (near[0] if near else "none")
+        return f"{where}: unknown key {path!r}; the nearest valid key is {best!r}"
+    if e["type"] == "missing":
+        return f"{where}: {path!r} is missing; give it in the file or as {path}=VALUE"
+    message = e["msg"].removeprefix("Value error, ")
+    got = e.get("input")
+    shown = "" if isinstance(got, dict) else f" (got {json.dumps(got, default=str)})"
+    return f"{where}: {path}: {message}{shown}" if path else f"{where}: {message}"
+
+
+def _keys(schema: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Every dotted key that `schema` accepts."""
+    for name, field in schema.model_fields.items():
+        yield prefix + name
+        for model in _models(field.annotation):
+            yield from _keys(model, f"{prefix}{name}.")
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _models(argument)

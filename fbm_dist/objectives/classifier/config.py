@@ -1,0 +1,29 @@
+"""The config of a linear softmax classifier on an encoder's features, frozen or fine-tuned; imports no torch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from data_tools.config import Config
+from fbm_dist.objectives.families import Pretraining
+
+if TYPE_CHECKING:
+    from fbm_dist.objectives.classifier.objective import Classifier
+
+
+class ClassifierConfig(Config):
+    """Action recognition as in the FBM paper: decoders dropped, one linear layer on the flattened features, cross entropy."""
+
+    family: Literal["classifier"] = "classifier"
+    trunk: Pretraining = Pretraining()  # the family and size whose encoder is classified with
+    label: str = "action"  # which label of the data set
+    classes: int = Field(2, ge=2)
+    frozen: bool = False  # True: only the linear layer learns, encoder in eval mode
+
+    def build(self) -> Classifier:
+        """The objective with freshly initialised weights."""
+        from fbm_dist.objectives.classifier.objective import Classifier
+
+        return Classifier(self)

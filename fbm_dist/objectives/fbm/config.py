@@ -1,0 +1,49 @@
+"""The config of FBM; imports no torch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field, model_validator
+
+from data_tools.config import Config
+
+if TYPE_CHECKING:
+    from fbm_dist.objectives.fbm.network import FBMEncoder
+    from fbm_dist.objectives.fbm.objective import FBM
+
+
+class Coherency(Config):
+    """The background coherency term: per-tuple hinge on background features, [d(t, t+1) - d(t, other film) + margin]_+."""
+
+    weight: float = Field(0.0, ge=0)  # 0: off
+    margin: float = Field(0.5, ge=0)
+
+
+class FBMConfig(Config):
+    """Disentangling Motion, Foreground and Background Features in Videos (Lin et al., 2017)."""
+
+    family: Literal["fbm"] = "fbm"
+    frames: int = Field(16, description="T: frames of a clip; the encoder halves time three times and needs 16")
+    size: Literal[64, 128] = 128  # side of the square input in pixels; the bottleneck is 4x4 at either size
+    width: float = Field(1.0, gt=0, le=4)  # factor on every channel count; 1 is the paper's 176.8M parameters
+    feature_weight: float = Field(1.0, ge=0)  # weight of L_feat (eq. 7)
+    coherency: Coherency = Coherency()
+
+    @model_validator(mode="after")
+    def _sixteen_frames(self) -> FBMConfig:
+        if self.frames != 16:
+            raise ValueError(f"objective.frames is {self.frames}; the FBM encoder takes clips of 16 frames")
+        return self
+
+    def build(self) -> FBM:
+        """The objective with freshly initialised weights."""
+        from fbm_dist.objectives.fbm.objective import FBM
+
+        return FBM(self)
+
+    def build_encoder(self) -> FBMEncoder:
+        """The encoder alone: what `registry.load_encoder` fills with weights."""
+        from fbm_dist.objectives.fbm.network import FBMEncoder
+
+        return FBMEncoder(self)

@@ -1,0 +1,179 @@
+"""The image of a YAML file: every key that a training or evaluation config may have. Imports no torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from data_tools.config import Config
+from fbm_dist.objectives.classifier.config import ClassifierConfig
+from fbm_dist.objectives.families import Pretraining
+
+AnyObjective = Annotated[Pretraining | ClassifierConfig, Field(discriminator="family")]
+
+
+class ClipSpec(Config):
+    """Which frames of a stored clip make a training clip, and what is done to them. Frames and masks move in lock-step."""
+
+    frames: int = Field(16, ge=1)  # T
+    stride: int = Field(1, ge=1)  # frames between two of them
+    size: int = Field(128, ge=16)  # side of the square in pixels
+    resize: Literal["squash", "crop"] = (
+        "squash"  # squash: aspect not kept (the paper); crop: shorter side to `size`, centre crop
+    )
+    window: Literal["random", "centre"] = "random"  # where in the stored clip the frames start
+    mask: bool = True  # soft masks are needed
+    truth: bool = False  # true masks are wanted where the data set has them
+    use_truth_as_mask: bool = False  # supervised variant: the true mask takes the place of the soft one
+    reverse: float = Field(0.0, ge=0, le=1)  # probability of temporal reversal
+    mirror: float = Field(0.0, ge=0, le=1)  # probability of a horizontal flip
+
+    @property
+    def span(self) -> int:
+        """Stored frames that one clip covers."""
+        return (self.frames - 1) * self.stride + 1
+
+
+class Filter(Config):
+    """Which clips of the data set take part. All conditions must hold; none given: all clips."""
+
+    split: str | None = None  # the `split` of the data set, e.g. train
+    groups: tuple[str, ...] = ()  # only these groups
+    exclude_groups: tuple[str, ...] = ()
+    exclude_keys: Path | None = None  # text file, one key a line: opted-out clips
+    labelled: str | None = None  # only clips that have this label
+    pruned: bool = False  # True: leave out the clips that the pruning rules would not keep
+
+
+class Data(Config):
+    """Where clips come from and how they are read."""
+
+    path: Path  # folder that `python -m data_tools prepare` wrote
+    snapshot: str = "latest"
+    filter: Filter = Filter()
+    clip: ClipSpec = ClipSpec()
+    decode: Literal["auto", "dali", "pyav"] = (
+        "auto"  # auto: DALI where it can (NVDEC on a GPU; VP9 on CPU), else PyAV in the same graph
+    )
+    workers: int = Field(1, ge=1)  # reader processes per rank
+    threads: int = Field(1, ge=1)  # decoding threads per rank
+    prefetch: int = Field(2, ge=1)  # batches read ahead
+    max_undecodable: float = Field(0.01, gt=0, le=1)  # stop when a larger share of clips cannot be decoded
+
+
+class Optimizer(Config):
+    """One optimizer per player; `players` overrides by player name."""
+
+    kind: Literal["adam", "adamw", "sgd"] = "adam"  # adam: L2 coupled into the gradient, as the FBM code has it
+    lr: float = Field(1e-4, gt=0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = Field(1e-8, gt=0)
+    momentum: float = Field(0.9, ge=0, lt=1)  # sgd only
+    weight_decay: float = Field(1e-3, ge=0)
+
+
+class Schedule(Config):
+    """Learning rate as a pure function of the step: linear warm-up, then decay."""
+
+    warmup_steps: int = Field(0, ge=0)
+    decay: Literal["constant", "cosine", "step", "exponential"] = "constant"
+    floor: float = Field(0.0, ge=0, le=1)  # cosine: final share of the peak
+    gamma: float = Field(0.5, gt=0, le=1)  # step: factor every `every` steps; exponential: the same, continuously
+    every: int = Field(100_000, ge=1)
+
+
+class Training(Config):
+    """How the objective is minimised."""
+
+    steps: int | None = Field(None, ge=1)  # optimizer steps; exactly one of steps and epochs
+    epochs: float | None = Field(None, gt=0)
+    global_batch: int = Field(40, ge=1)  # clips per optimizer step over all processes
+    micro_batch: int = Field(10, ge=1)  # clips per process and forward; the rest is gradient accumulation
+    engine: Literal["deepspeed", "torch"] = "deepspeed"
+    zero_stage: Literal[0, 1, 2, 3] = 1
+    precision: Literal["fp32", "bf16"] = "fp32"  # bf16: autocast, fp32 master weights
+    gradient_clipping: float | None = Field(
+        None, gt=0
+    )  # global L2 norm per player; None: off, said explicitly to DeepSpeed
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int | None = Field(None, ge=1)  # torch threads per process; None: cores / processes of this machine
+    checkpoint_every: int = Field(500, ge=1)  # steps
+    keep_checkpoints: int = Field(2, ge=1)
+    log_every: int = Field(10, ge=1)
+    picture_every: int = Field(500, ge=0)  # steps; 0: never
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Training:
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError("give exactly one of training.steps and training.epochs")
+        return self
+
+
+class Tracking(Config):
+    """Where metrics and encoders go. The server's address comes from MLFLOW_TRACKING_URI; default: SQLite in the working folder."""
+
+    mlflow: bool = True
+    uri: str | None = None  # None: MLFLOW_TRACKING_URI, else sqlite:///mlflow.db
+    experiment: str = "fbm"
+    register_as: str | None = None  # name in the model registry; None: the encoder stays in the run folder
+
+
+class RunFolder(Config):
+    """What identifies a run. The same folder again means: go on where it stopped."""
+
+    folder: Path
+    name: str | None = None  # None: the folder's name
+    seed: int = Field(0, ge=0)
+
+
+class Run(Config):
+    """One pretraining (or fine-tuning) run: everything that `launch/pretrain.py` reads."""
+
+    run: RunFolder
+    objective: AnyObjective = Pretraining()
+    data: Data
+    optimizer: Optimizer = Optimizer()
+    schedule: Schedule = Schedule()
+    training: Training
+    tracking: Tracking = Tracking()
+
+
+class LinearProbe(Config):
+    """Logistic regression on frozen, standardised features."""
+
+    c: float = Field(1.0, gt=0)  # inverse L2 strength
+    max_iterations: int = Field(2000, ge=1)
+
+
+class FineTuning(Config):
+    """The whole encoder and a linear softmax layer trained by the trainer, as the FBM paper does."""
+
+    steps: int = Field(300, ge=1)
+    global_batch: int = Field(16, ge=1)
+    micro_batch: int = Field(8, ge=1)
+    optimizer: Optimizer = Optimizer(weight_decay=0.1)
+    schedule: Schedule = Schedule()
+    precision: Literal["fp32", "bf16"] = "fp32"
+    reverse: float = Field(0.0, ge=0, le=1)
+    mirror: float = Field(0.5, ge=0, le=1)
+
+
+class Evaluation(Config):
+    """Everything that `launch/evaluate.py` reads."""
+
+    protocol: Literal["action_recognition"] = "action_recognition"
+    encoder: str  # models:/name@alias, models:/name/version, a run's folder, or random
+    compare_with: tuple[str, ...] = ("random",)  # encoders evaluated beside it, with the same architecture for random
+    data: Data
+    label: str = "action"
+    test_groups: tuple[str, ...] = ()  # held-out groups; empty: the data set's own splits, else group k-fold
+    folds: int = Field(5, ge=2)  # of the group k-fold
+    seeds: tuple[int, ...] = (0,)
+    batch: int = Field(16, ge=1)
+    linear_probe: LinearProbe | None = LinearProbe()
+    fine_tuning: FineTuning | None = FineTuning()
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    output: Path = Path("runs/evaluation")
+    tracking: Tracking = Tracking()

@@ -1,0 +1,116 @@
+"""Configs: YAML 1.2, dotted overrides, and errors of one line that name the path and the nearest valid key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import Field
+
+from data_tools.config import Config, ConfigError, dump, load
+
+
+class Small(Config):
+    kind: Literal["small"] = "small"
+    rate: float = 0.1
+
+
+class Large(Config):
+    kind: Literal["large"] = "large"
+    depth: int = 3
+
+
+class Part(Config):
+    lr: float = Field(1e-3, gt=0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    name: str | None = None
+    folder: Path = Path("here")
+
+
+class Whole(Config):
+    part: Part = Part()
+    net: Annotated[Small | Large, Field(discriminator="kind")] = Small()
+    nets: tuple[Small, ...] = ()
+    on: bool = True
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "config.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_yaml_1_2_numbers_and_words(tmp_path: Path) -> None:
+    config = load(Whole, write(tmp_path, "part: {lr: 1e-4, name: on, betas: [0.5, 1]}\n"))
+    assert config.part.lr == 1e-4
+    assert config.part.name == "on"  # YAML 1.1 would read `on` as true
+    assert config.part.betas == (0.5, 1.0)
+
+
+def test_overrides_win_over_the_file_and_are_typed(tmp_path: Path) -> None:
+    path = write(tmp_path, "part: {lr: 0.5}\n")
+    config = load(Whole, path, ["part.lr=2e-3", "part.name=007", "part.folder=2026", "on=false"])
+    assert config.part.lr == 2e-3
+    assert config.part.name == "007"  # text stays text
+    assert config.part.folder == Path("2026")
+    assert config.on is False
+
+
+def test_tagged_union_by_override() -> None:
+    assert load(Whole, None, ["net.kind=large", "net.depth=5"]).net == Large(depth=5)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["part.lrr=1"], ["unknown key 'part.lrr'", "'part.lr'"]),
+        (["prat.lr=1"], ["unknown key 'prat'", "'part'"]),
+        (["lr=1"], ["unknown key 'lr'", "'part.lr'"]),
+        (["part.lr=fast"], ["part.lr", "number", '"fast"']),
+        (["part.lr=-1"], ["part.lr", "greater than 0"]),
+        (["part.betas=[1]"], ["part.betas"]),
+        (["net.kind=large", "net.rate=1"], ["unknown key 'net.rate'"]),
+        (["net.kind=huge"], ["net", "small", "large"]),
+        (["on=1"], ["on", "boolean"]),
+        (["part"], ["a.b=value"]),
+        (["part.name=[1"], ["not valid YAML"]),
+    ],
+)
+def test_a_mistake_is_one_clear_line(overrides: list[str], words: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(Whole, None, overrides)
+    message = str(caught.value)
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+
+
+@pytest.mark.parametrize("text", ["- a list\n", "part: [unclosed\n", "\tpart: 1\n"])
+def test_a_file_that_is_no_mapping(tmp_path: Path, text: str) -> None:
+    path = write(tmp_path, text)
+    with pytest.raises(ConfigError, match=r"config\.yaml") as caught:
+        load(Whole, path)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_file() -> None:
+    with pytest.raises(ConfigError, match="no such config file"):
+        load(Whole, "nowhere.yaml")
+
+
+def test_a_config_is_frozen() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        load(Whole).part.lr = 1.0  # type: ignore[misc]
+
+
+@given(
+    lr=st.floats(min_value=1e-30, max_value=1e30),
+    name=st.one_of(st.none(), st.text(alphabet=st.characters(codec="utf-8", exclude_categories=["C", "Z"]))),
+)
+def test_dump_reads_back_equal(tmp_path_factory: pytest.TempPathFactory, lr: float, name: str | None) -> None:
+    config = Whole(part=Part(lr=lr, name=name), net=Large(depth=2), nets=(Small(rate=0.5),))
+    path = write(tmp_path_factory.mktemp("dump"), dump(config))
+    assert load(Whole, path) == config
