@@ -14,6 +14,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 Model = TypeVar("Model", bound=BaseModel)
+YAML_MARKS = tuple("\"'|>!&*")  # a value that begins with one is more than a plain text
 
 
 class ConfigError(ValueError):
@@ -80,6 +81,8 @@ def _assign(tree: dict[str, Any], override: str) -> dict[tuple[str, ...], str]:
         value = YAML(typ="safe", pure=True).load(text)
     except YAMLError as error:
         raise ConfigError(f"override {override!r}: not valid YAML: {' '.join(str(error).split())}") from None
+    if isinstance(value, str) and text.lstrip()[:1] not in YAML_MARKS:
+        value = text.strip()  # `input=films #2`: a plain text has no comments
     node = tree
     for part in parts[:-1]:
         child = node.get(part)
@@ -118,8 +121,10 @@ def _without_tags(tree: Any, loc: Sequence[str | int]) -> tuple[str, ...]:
     node = tree
     for i, part in enumerate(loc):
         last = i == len(loc) - 1
-        if isinstance(node, dict) and part not in node and not last:
+        if isinstance(node, dict) and part not in node and (not last or "[" in str(part)):
             continue
+        if i and not isinstance(node, dict | list):  # below a value there are only the alternatives of its type
+            break
         path.append(str(part))
         if isinstance(node, dict):
             node = node.get(part)

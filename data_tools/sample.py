@@ -119,7 +119,7 @@ class Sample:
             }
         except KeyError as error:
             raise ValueError(f"{key}: member {error} is missing") from None
-        except (ValidationError, OSError) as error:
+        except (ValidationError, OSError, EOFError, SyntaxError) as error:  # the last two: a cut .npy, a broken PNG
             raise ValueError(f"{key}: {' '.join(str(error).split())}") from None
         if shape[0] != meta.num_frames or tuple(shape[3:5]) != meta.size:
             raise ValueError(f"{key}: shape.npy says {shape.tolist()}, json says T={meta.num_frames}, size={meta.size}")

@@ -37,6 +37,10 @@ class Whole(Config):
     on: bool = True
 
 
+class Inputs(Config):
+    input: Path | tuple[Path, ...]
+
+
 def write(folder: Path, text: str) -> Path:
     path = folder / "config.yaml"
     path.write_text(text)
@@ -114,3 +118,20 @@ def test_dump_reads_back_equal(tmp_path_factory: pytest.TempPathFactory, lr: flo
     config = Whole(part=Part(lr=lr, name=name), net=Large(depth=2), nets=(Small(rate=0.5),))
     path = write(tmp_path_factory.mktemp("dump"), dump(config))
     assert load(Whole, path) == config
+
+
+@pytest.mark.parametrize("name", ["films #2", "a: b", "a[1]", "#1", " ", "5", "no", "~"])
+def test_a_path_is_taken_as_it_is_typed(name: str) -> None:
+    assert load(Part, None, [f"folder=in/{name}x"]).folder == Path(f"in/{name}x")
+    assert load(Inputs, None, [f"input={name}x"]).input == Path(f"{name}x".strip())
+
+
+def test_quotes_and_lists_are_still_yaml() -> None:
+    assert load(Part, None, ["folder='a #b' # why"]).folder == Path("a #b")
+    assert load(Inputs, None, ["input=[a, b]"]).input == (Path("a"), Path("b"))
+
+
+def test_a_mistake_in_a_choice_of_types_names_the_key_alone() -> None:
+    with pytest.raises(ConfigError, match=r"^Inputs: input: Input should") as caught:
+        load(Inputs, None, ["input.deeper=1"])
+    assert "lax-or-strict" not in str(caught.value)

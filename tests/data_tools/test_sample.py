@@ -35,9 +35,9 @@ def test_the_bytes_are_a_function_of_the_sample() -> None:
 def test_shape_member() -> None:
     members = dict(sample(np.zeros((3, 8, 10), np.uint8)).members())
     assert read_shape(members["shape.npy"]).tolist() == [3, 8, 10, 128, 160, 25, 1]
+    buffer = io.BytesIO()
+    np.save(buffer, np.zeros(3, np.int64))
     with pytest.raises(ValueError, match="expected int32"):
-        buffer = io.BytesIO()
-        np.save(buffer, np.zeros(3, np.int64))
         read_shape(buffer.getvalue())
 
 
