@@ -1,0 +1,82 @@
+"""Settings of `python -m data_tools synthesize`; imports neither torch nor OpenCV."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from data_tools.config import Config
+
+Motion = Literal["right", "left", "up", "down", "turn", "grow", "shrink", "wave"]
+Thing = Literal["ball", "box", "star", "figure", "blob"]
+Background = Literal["building", "plants", "stone", "room", "space"]
+Camera = Literal["static", "moving"]
+
+FACTORS = ("motion", "object", "background", "camera")  # the label columns, in this order
+
+
+class Split(Config):
+    """Shares of the films, in parts: they need not add up to 100. A film is never cut apart."""
+
+    train: int = Field(70, ge=0)
+    val: int = Field(10, ge=0)
+    test: int = Field(20, ge=0)
+
+    @model_validator(mode="after")
+    def _some(self) -> Split:
+        if not self.train + self.val + self.test:
+            raise ValueError("all shares are 0; give at least one, e.g. split.train=1")
+        return self
+
+
+class Synthesize(Config):
+    """Films of several shots; in each, one thing moves over a photograph. Sizes are (height, width) in pixels.
+
+    Each list of classes is a factor: a class is drawn for every shot, balanced within train, val and test, and paired
+    evenly with the other factors' classes, so that chance is 1 / number of classes.
+    """
+
+    output: Path
+    films: int = Field(24, ge=1)
+    seed: int = Field(0, ge=0)
+    shots: int = Field(3, ge=1, description="shots of a film, with hard cuts between them")
+    frames: tuple[int, int] = (40, 64)  # shortest and longest shot; 16 frames of either show the motion
+    size: tuple[int, int] = (144, 176)  # VP9 on NVDEC needs 128 or more on both sides
+    fps: int = Field(25, ge=1, le=240)
+    motions: tuple[Motion, ...] = ("right", "left", "up", "down", "turn", "grow", "shrink", "wave")
+    objects: tuple[Thing, ...] = ("ball", "box", "star", "figure")
+    backgrounds: tuple[Background, ...] = ("building", "plants", "stone", "room")
+    cameras: tuple[Camera, ...] = ("static", "moving")
+    distractors: int = Field(0, ge=0, le=8, description="small things that fly about behind the object, in no mask")
+    noise: tuple[float, float] = (1.0, 4.0)  # sensor noise of a shot: standard deviation in grey levels of 255
+    flicker: float = Field(0.02, ge=0, le=0.2)  # brightness of a frame varies by this share
+    codec: Literal["h264", "vp9"] = "h264"
+    crf: int | None = Field(None, ge=0, le=63)  # compression, lower is better; None: 23 for h264, 33 for vp9
+    split: Split = Split()
+    workers: int | None = Field(None, ge=1)  # processes; None: one for each core. The bytes do not depend on it
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Synthesize:
+        for name, (low, high) in (("frames", self.frames), ("noise", self.noise)):
+            if low > high:
+                raise ValueError(f"{name}: {low} is above {high}; give the smaller one first")
+        if self.frames[0] < 2:
+            raise ValueError("frames: a shot needs 2 frames or more for anything to move")
+        if self.noise[0] < 0:
+            raise ValueError("noise: a standard deviation cannot be negative")
+        if min(self.size) < 64 or self.size[0] % 2 or self.size[1] % 2:
+            raise ValueError("size: height and width must be even and 64 or more")
+        if self.codec == "h264" and (self.crf or 0) > 51:
+            raise ValueError("crf: h264 goes from 0 (lossless) to 51")
+        for name in ("motions", "objects", "backgrounds", "cameras"):
+            classes = getattr(self, name)
+            if not classes or len(set(classes)) < len(classes):
+                raise ValueError(f"{name}: give each class once, and at least one")
+        return self
+
+    @property
+    def factors(self) -> dict[str, tuple[str, ...]]:
+        """Label column -> its classes."""
+        return dict(zip(FACTORS, (self.motions, self.objects, self.backgrounds, self.cameras), strict=True))
