@@ -1,0 +1,53 @@
+"""Superpixels of a frame (SLIC, Achanta et al. 2012) and means over them."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from jaxtyping import Float32, Float64, Int64, UInt8
+from skimage.segmentation import slic
+
+from data_tools.unlc.config import Superpixels
+
+
+def lab_frame(frame: UInt8[np.ndarray, "h w 3"], blur: float = 0.0) -> Float32[np.ndarray, "h w 3"]:
+    """RGB as CIE Lab: L in [0, 100], a and b in [-128, 127]; blurred before by a Gaussian of sigma `blur` pixels."""
+    colours: np.ndarray = frame.astype(np.float32) / 255
+    if blur > 0:
+        colours = cv2.GaussianBlur(colours, (0, 0), blur, borderType=cv2.BORDER_REFLECT)
+    return cv2.cvtColor(colours, cv2.COLOR_RGB2LAB)
+
+
+def superpixels(frame: UInt8[np.ndarray, "h w 3"], settings: Superpixels) -> Int64[np.ndarray, "h w"]:
+    """Region of each pixel: 0 .. n - 1, every number in use."""
+    lab = lab_frame(frame, settings.blur)
+    span = float(lab.max() - lab.min())
+    if span == 0:
+        # SLIC has no centres to move in a frame of one colour
+        return _grid(lab.shape[0], lab.shape[1], settings.number)
+    # scikit-image stretches its input to [0, 1]; compactness is meant in Lab units
+    labels = slic(
+        lab,
+        n_segments=settings.number,
+        compactness=settings.compactness / span,
+        max_num_iter=settings.iterations,
+        convert2lab=False,
+        enforce_connectivity=True,
+        start_label=0,
+        channel_axis=-1,
+    )
+    return np.unique(labels, return_inverse=True)[1].reshape(labels.shape).astype(np.int64)
+
+
+def region_means(
+    labels: Int64[np.ndarray, "h w"], picture: Float32[np.ndarray, "h w"], number: int
+) -> Float64[np.ndarray, "n"]:
+    """Mean of `picture` over each of the `number` regions."""
+    sums = np.bincount(labels.ravel(), weights=picture.ravel(), minlength=number)
+    return sums / np.bincount(labels.ravel(), minlength=number)
+
+
+def _grid(height: int, width: int, number: int) -> Int64[np.ndarray, "h w"]:
+    step = max(1, round((height * width / number) ** 0.5))
+    rows, columns = np.arange(height) // step, np.arange(width) // step
+    return rows[:, None] * (columns[-1] + 1) + columns
