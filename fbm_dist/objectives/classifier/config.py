@@ -21,6 +21,9 @@ class ClassifierConfig(Config):
     label: str = "action"  # which label of the data set
     classes: int = Field(2, ge=2)
     frozen: bool = False  # True: only the linear layer learns, encoder in eval mode
+    encoder_gradient: float = Field(
+        1.0, ge=0, le=1
+    )  # factor on the gradient into the encoder; 0: none, BatchNorm still adapts
 
     def build(self) -> Classifier:
         """The objective with freshly initialised weights."""

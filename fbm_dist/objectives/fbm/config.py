@@ -27,7 +27,11 @@ class FBMConfig(Config):
     frames: int = Field(16, description="T: frames of a clip; the encoder halves time three times and needs 16")
     size: Literal[64, 128] = 128  # side of the square input in pixels; the bottleneck is 4x4 at either size
     width: float = Field(1.0, gt=0, le=4)  # factor on every channel count; 1 is the paper's 176.8M parameters
+    mask_threshold: float = Field(0.5, gt=0, lt=1)  # b_fg of eq. 2: 1 where the soft score is above it
     feature_weight: float = Field(1.0, ge=0)  # weight of L_feat (eq. 7)
+    double_decay: bool = (
+        True  # what the graph uses twice (encoder, foreground decoder) decays twice, as in the original
+    )
     coherency: Coherency = Coherency()
 
     @model_validator(mode="after")

@@ -1,0 +1,49 @@
+"""FBM's loss over a few steps at a fixed seed, against a stored curve: a change that should not move numerics must not."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from fbm_dist.objectives.fbm.config import FBMConfig
+
+GOLDEN = Path(__file__).parents[3] / "golden" / "fbm_loss.json"
+REGENERATE = "REGENERATE_GOLDEN"  # REGENERATE_GOLDEN=1 pytest tests/fbm_dist/objectives/fbm/test_golden.py
+SETTINGS = {"width": 0.125, "size": 64, "coherency": {"weight": 0.1, "margin": 0.5}}
+
+
+def curve(make_clip: Any) -> list[dict[str, float]]:
+    torch.manual_seed(0)
+    objective = FBMConfig.model_validate(SETTINGS).build()
+    groups: dict[float, list[torch.nn.Parameter]] = {}
+    for name, parameter in objective.named_parameters():
+        groups.setdefault(objective.weight_decay(name, parameter), []).append(parameter)
+    optimizer = torch.optim.Adam(
+        [{"params": parameters, "weight_decay": 1e-3 * factor} for factor, parameters in groups.items()], lr=1e-4
+    )
+    steps = []
+    for step in range(5):
+        optimizer.zero_grad()
+        loss = objective("model", make_clip(4, seed=step))
+        loss.total.backward()
+        optimizer.step()
+        steps.append({"total": loss.total.item()} | {name: term.item() for name, term in loss.terms.items()})
+    return steps
+
+
+def test_the_loss_curve_is_the_stored_one(make_clip: Any) -> None:
+    steps = curve(make_clip)
+    if os.environ.get(REGENERATE):
+        made_by = f"{REGENERATE}=1 pytest tests/fbm_dist/objectives/fbm/test_golden.py"
+        content = {"made_by": made_by, "objective": SETTINGS, "steps": steps}
+        GOLDEN.write_text(json.dumps(content, indent=1) + "\n")
+    golden = json.loads(GOLDEN.read_text())
+    assert golden["objective"] == SETTINGS
+    assert len(golden["steps"]) == len(steps)
+    for now, stored in zip(steps, golden["steps"], strict=True):
+        assert now == pytest.approx(stored, rel=2e-3, abs=2e-4)
