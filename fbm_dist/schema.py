@@ -64,7 +64,7 @@ class Data(Config):
 
 
 class Optimizer(Config):
-    """One optimizer per player; `players` overrides by player name."""
+    """Each player has an optimizer of its own, with these settings."""
 
     kind: Literal["adam", "adamw", "sgd"] = "adam"  # adam: L2 coupled into the gradient, as the FBM code has it
     lr: float = Field(1e-4, gt=0)
@@ -151,6 +151,7 @@ class FineTuning(Config):
     """The whole encoder and a linear softmax layer trained by the trainer, as the FBM paper does."""
 
     steps: int = Field(300, ge=1)
+    folds: int = Field(1, ge=1)  # of the group k-fold: how many are trained and tested; each costs `steps`
     global_batch: int = Field(16, ge=1)
     micro_batch: int = Field(8, ge=1)
     optimizer: Optimizer = Optimizer(weight_decay=0.1)
@@ -167,8 +168,9 @@ class Evaluation(Config):
     encoder: str  # models:/name@alias, models:/name/version, a run's folder, or random
     compare_with: tuple[str, ...] = ("random",)  # encoders evaluated beside it, with the same architecture for random
     data: Data
-    label: str = "action"
+    label: str | None = None  # None: "action", else "label", else the data set's only label
     test_groups: tuple[str, ...] = ()  # held-out groups; empty: the data set's own splits, else group k-fold
+    split: Literal["auto", "k-fold"] = "auto"  # k-fold: folds also where the data set names train and test
     folds: int = Field(5, ge=2)  # of the group k-fold
     seeds: tuple[int, ...] = (0,)
     batch: int = Field(16, ge=1)
