@@ -1,0 +1,76 @@
+"""What a person sees while a run goes: one rich bar on a terminal, plain lines elsewhere; rank 0 only."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Mapping
+from types import TracebackType
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+HIDDEN = ("epoch", "seconds", "undecodable", "skipped", "lr", "clips_per_second", "data_wait")
+
+
+class Console:
+    """Shows steps `first` to `total`. On a terminal a bar with loss terms, clips/s, data-wait share and time left."""
+
+    def __init__(self, total: int, first: int, *, shown: bool = True) -> None:
+        self.total = total
+        self.first = first
+        self.started = time.monotonic()
+        self.shown = shown
+        self._bar: Progress | None = None
+        if shown and sys.stdout.isatty():
+            self._bar = Progress(
+                TextColumn("pretraining"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[figures]}"),
+                TimeRemainingColumn(),
+            )
+            self._task = self._bar.add_task("", total=total, completed=first, figures="")
+
+    def __enter__(self) -> Console:
+        if self._bar:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def advance(self, step: int) -> None:
+        """`step` steps are done."""
+        if self._bar:
+            self._bar.update(self._task, completed=step)
+
+    def show(self, step: int, metrics: Mapping[str, float]) -> None:
+        """The figures of a logged step."""
+        if self._bar:
+            self._bar.update(self._task, completed=step, figures=figures(metrics))
+        elif self.shown:
+            each = (time.monotonic() - self.started) / max(1, step - self.first)
+            left = duration(each * (self.total - step))
+            print(f"step {step}/{self.total}  {figures(metrics)}  {left} left", flush=True)
+
+
+def figures(metrics: Mapping[str, float]) -> str:
+    """Loss terms, then speed: `loss 0.412 rec 0.3  lr 1.0e-04  35.1 clips/s  data 3%`."""
+    terms = " ".join(f"{name} {value:.4g}" for name, value in metrics.items() if not name.startswith(HIDDEN))
+    parts = [terms, f"lr {metrics['lr']:.1e}"]
+    parts.append(f"{metrics['clips_per_second']:.1f} clips/s  data {metrics['data_wait']:.0%}")
+    if metrics.get("skipped"):
+        parts.append(f"skipped {metrics['skipped']:.0f}")
+    return "  ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as h:mm:ss."""
+    if not math.isfinite(seconds):
+        return "?"
+    whole = int(seconds)
+    return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"
