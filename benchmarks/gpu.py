@@ -1,0 +1,229 @@
+"""Everything that only a GPU can tell, in one script: NVDEC decoding, full-size FBM training, data wait. `python -m benchmarks.gpu`.
+
+Without a GPU the same lines run small, on the CPU (a rehearsal); `--quick` makes them small on a GPU too. Each part that fails says
+why and leaves the others alone. Prints tables, writes `--output`, and ends with one line of JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import platform
+import subprocess
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from datetime import date
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import torch
+from nvidia.dali import fn
+from nvidia.dali.pipeline import Pipeline
+from rich.console import Console
+from rich.table import Table
+from skimage import data as photographs
+from torch.utils.flop_counter import FlopCounterMode
+
+from fbm_dist.clip import Clip
+from fbm_dist.config import load
+from fbm_dist.objectives.fbm.config import FBMConfig
+from fbm_dist.schema import Run
+from tests.datasets import write_dataset
+
+ENCODERS = {"h264": "libx264", "vp9": "libvpx-vp9", "hevc": "libx265"}
+PEAK_FLOPS = 790e12  # bf16 matrix product reached on an H200; the share of it is what the table calls MFU
+Part = Callable[["Machine"], dict[str, Any]]
+
+
+class Machine:
+    """The device, and how large the runs on it may be."""
+
+    def __init__(self, quick: bool) -> None:
+        self.gpu = torch.cuda.is_available()
+        self.device = torch.device("cuda" if self.gpu else "cpu")
+        self.name = torch.cuda.get_device_name() if self.gpu else platform.processor() or "cpu"
+        self.small = quick or not self.gpu
+
+    def wait(self) -> None:
+        """Until the device has done what it was given."""
+        if self.gpu:
+            torch.cuda.synchronize()
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__.partition("\n")[0])  # type: ignore[union-attr]
+    arguments.add_argument("--quick", action="store_true", help="small sizes, as on a CPU")
+    arguments.add_argument("--parts", default=",".join(PARTS), help=f"some of {','.join(PARTS)}")
+    arguments.add_argument("--output", type=Path, help="JSON file; its folder is made")
+    chosen = arguments.parse_args()
+    machine = Machine(chosen.quick)
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
+    figures: dict[str, Any] = {"date": date.today().isoformat(), "commit": commit or None, "device": machine.name}
+    figures |= {"torch": torch.__version__, "small": machine.small}
+    for name in chosen.parts.split(","):
+        try:
+            figures[name] = PARTS[name](machine)
+        except Exception as error:  # one part must not cost the others their figures
+            traceback.print_exc()
+            figures[name] = {"error": " ".join(str(error).split())[:500]}
+    if chosen.output:
+        chosen.output.parent.mkdir(parents=True, exist_ok=True)
+        chosen.output.write_text(json.dumps(figures, indent=1) + "\n")
+    print(json.dumps(figures))
+
+
+def nvdec(machine: Machine) -> dict[str, Any]:
+    """Clips of 16 frames a second by codec, size and DALI threads: NVDEC (mixed) against DALI on CPU (VP9 alone)."""
+    table = Table("codec", "size", "decoder", "threads", "clips/s", title="DALI decoding, 16 of 48 frames")
+    found: dict[str, Any] = {}
+    for codec in ENCODERS:
+        for side in (128,) if machine.small else (128, 256):
+            video = _film(codec, side)
+            for kind in (["mixed"] if machine.gpu else []) + (["cpu"] if codec == "vp9" else []):
+                for threads in (1, 2) if machine.small else (1, 4, 7, 14):
+                    rate = _decode(machine, video, kind, threads)
+                    found[f"{codec}-{side}-{kind}-{threads}"] = rate
+                    table.add_row(codec, str(side), kind, str(threads), str(rate))
+    Console().print(table)
+    return found
+
+
+def _film(codec: str, side: int) -> bytes:
+    """48 frames of a pan over a photograph, as mp4."""
+    picture = photographs.astronaut()
+    out = io.BytesIO()
+    with av.open(out, "w", format="mp4") as container:
+        stream = container.add_stream(ENCODERS[codec], rate=Fraction(25))
+        stream.width, stream.height, stream.pix_fmt = side, side, "yuv420p"
+        stream.codec_context.gop_size = 32
+        for t in range(48):
+            frame = av.VideoFrame.from_ndarray(
+                np.ascontiguousarray(picture[t : t + side, 2 * t : 2 * t + side]), "rgb24"
+            )
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return out.getvalue()
+
+
+def _decode(machine: Machine, video: bytes, kind: str, threads: int, batch: int = 32) -> float | str:
+    data = [np.frombuffer(video, np.uint8)] * batch
+    pipe = Pipeline(batch_size=batch, num_threads=threads, device_id=0 if machine.gpu else None, prefetch_queue_depth=2)
+    try:
+        with pipe:
+            encoded = fn.external_source(lambda: data)
+            pipe.set_outputs(fn.decoders.video(encoded, device=kind, start_frame=8, sequence_length=16))
+        pipe.build()
+        for _ in range(2):
+            pipe.run()
+        rounds, start = 2 if machine.small else 10, time.perf_counter()
+        for _ in range(rounds):
+            pipe.run()
+        machine.wait()
+        return round(batch * rounds / (time.perf_counter() - start), 1)
+    except RuntimeError as error:
+        return f"fails: {' '.join(str(error).split())[:120]}"
+
+
+def training(machine: Machine) -> dict[str, Any]:
+    """Step time, MFU, memory and numbers of the full-size FBM (176.8M) in fp32 and bf16 autocast."""
+    config = FBMConfig(width=0.125, size=64) if machine.small else FBMConfig()
+    batch = 4 if machine.small else 40
+    clip = _clip(batch, config, machine.device)
+    torch.manual_seed(0)
+    objective = config.build().to(machine.device)
+    with FlopCounterMode(display=False) as counter:
+        objective("model", clip).total.backward()
+    flops = counter.get_total_flops()
+    start_weights = {name: value.clone() for name, value in objective.state_dict().items()}
+    table = Table("precision", "ms/step", "clips/s", "share of peak", "GiB", "first loss", title=f"FBM, batch {batch}")
+    found: dict[str, Any] = {"flops_per_clip": flops / batch, "batch": batch}
+    for precision in ("fp32", "bf16"):
+        objective.load_state_dict(start_weights)
+        row = _steps(machine, objective, clip, precision == "bf16")
+        row["mfu"] = round(flops / (row["ms"] / 1e3) / PEAK_FLOPS, 4)
+        found[precision] = row
+        shown = (f"{row['ms']:.1f}", f"{batch / row['ms'] * 1e3:.1f}", f"{row['mfu']:.1%}", f"{row['gib']:.1f}")
+        table.add_row(precision, *shown, f"{row['loss']:.5f}")
+    found["bf16_relative_error"] = abs(found["bf16"]["loss"] / found["fp32"]["loss"] - 1)
+    Console().print(table)
+    return found
+
+
+def _clip(batch: int, config: FBMConfig, device: torch.device) -> Clip:
+    generator = torch.Generator().manual_seed(0)
+    video = torch.rand(batch, 3, config.frames, config.size, config.size, generator=generator) * 2 - 1
+    mask = torch.zeros(batch, 1, config.frames, config.size, config.size)
+    mask[..., config.size // 4 : config.size // 2, config.size // 4 : config.size // 2] = 1
+    frames = torch.arange(config.frames).repeat(batch, 1)
+    return Clip(video, mask, None, frames, torch.arange(batch), tuple(map(str, range(batch))), {}).to(device)
+
+
+def _steps(machine: Machine, objective: torch.nn.Module, clip: Clip, bf16: bool) -> dict[str, float]:
+    optimizer = torch.optim.Adam(objective.parameters(), lr=1e-4, weight_decay=1e-3)
+    if machine.gpu:
+        torch.backends.cudnn.benchmark = True
+        torch.cuda.reset_peak_memory_stats()
+
+    def step() -> float:
+        with torch.autocast(machine.device.type, dtype=torch.bfloat16, enabled=bf16):
+            loss = objective("model", clip).total
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        return float(loss.detach())
+
+    first = step()
+    for _ in range(1 if machine.small else 4):
+        step()
+    machine.wait()
+    rounds, start = 2 if machine.small else 20, time.perf_counter()
+    for _ in range(rounds):
+        step()
+    machine.wait()
+    seconds = (time.perf_counter() - start) / rounds
+    gib = torch.cuda.max_memory_allocated() / 2**30 if machine.gpu else 0.0
+    return {"ms": seconds * 1e3, "gib": gib, "loss": first}
+
+
+def pretraining(machine: Machine) -> dict[str, Any]:
+    """The real door on a real data set: clips/s and the share of time that training waits for data, by codec and decoder."""
+    from fbm_dist.run import pretrain
+
+    table = Table("codec", "decode", "clips/s", "data wait", title="run.pretrain, bf16, ZeRO-1")
+    found: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for codec in ("vp9", "h264"):
+            shards = write_dataset(Path(folder) / codec, clips=24 if machine.small else 240, frames=32, codec=codec)
+            for decode in ("auto", "pyav"):
+                lines: list[dict[str, float]] = []
+                run = load(Run, None, _overrides(machine, shards, Path(folder) / f"{codec}-{decode}", decode))
+                pretrain(run, lambda line, lines=lines: lines.append(dict(line)))
+                rate, waited = lines[-1]["clips_per_second"], lines[-1]["data_wait"]
+                found[f"{codec}-{decode}"] = {"clips_per_second": rate, "data_wait": waited, "loss": lines[-1]["loss"]}
+                table.add_row(codec, decode, f"{rate:.1f}", f"{waited:.1%}")
+    Console().print(table)
+    return found
+
+
+def _overrides(machine: Machine, shards: Path, folder: Path, decode: str) -> list[str]:
+    batch, steps, width, size = (4, 4, 0.125, 64) if machine.small else (40, 60, 1.0, 128)
+    return [
+        f"data.path={shards}", f"run.folder={folder}", f"data.decode={decode}", f"data.clip.size={size}",
+        f"data.threads={1 if machine.small else 8}", f"data.workers={1 if machine.small else 2}",
+        "objective.family=fbm", f"objective.width={width}", f"objective.size={size}",
+        f"training.steps={steps}", f"training.global_batch={batch}", f"training.micro_batch={batch}",
+        f"training.log_every={steps // 2}", "training.precision=bf16", "training.picture_every=0",
+        "tracking.mlflow=false",
+    ]  # fmt: skip
+
+
+PARTS: dict[str, Part] = {"nvdec": nvdec, "training": training, "pretraining": pretraining}
+
+if __name__ == "__main__":
+    main()
