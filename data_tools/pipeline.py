@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +15,7 @@ from data_tools.config import ConfigError
 from data_tools.films import Film, Found
 from data_tools.inputs import Rows, discover, remarks
 from data_tools.ledger import Outcome, Summary, counted, general, job_hash, read_ledger, write_ledger
+from data_tools.lock import exclusive
 from data_tools.progress import Progress, Silent
 from data_tools.schema import Prepare
 from data_tools.shards import FOLDER, commit_snapshot, open_dataset, write_atomic
@@ -47,7 +45,7 @@ def prepare(settings: Prepare, progress: Progress | None = None) -> Summary:
         raise ValueError(f"{_shown(settings)}: no usable film: {why}")
     created = not settings.output.exists()
     settings.output.mkdir(parents=True, exist_ok=True)
-    with _locked(settings.output), Crew(settings.num_workers, settings.time_limit) as crew:
+    with exclusive(settings.output, "prepare"), Crew(settings.num_workers, settings.time_limit) as crew:
         staging = _staging(settings)
         before = read_ledger(settings.output)
         outcomes, jobs = _plan_films(found, rows, before, settings, staging, crew, progress)
@@ -62,20 +60,6 @@ def prepare(settings: Prepare, progress: Progress | None = None) -> Summary:
         summary = _finish(outcomes, before, new, settings, begun)
         shutil.rmtree(staging)
     return summary
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """One `prepare` at a time in a folder; the lock dies with the process."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise ValueError(f"{folder}: another `prepare` is at work here") from None
-    else:
-        yield
-    finally:
-        os.close(handle)
 
 
 def _staging(settings: Prepare) -> Path:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import csv
-import fcntl
 import io
 import json
 import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -23,6 +21,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from data_tools.config import ConfigError
+from data_tools.lock import exclusive
 from data_tools.shards import write_atomic
 from data_tools.synthetic.config import FACTORS, Synthesize
 from data_tools.synthetic.factors import FilmPlan, plan
@@ -87,7 +86,7 @@ def synthesize(settings: Synthesize, progress: Callable[[int, int], None] | None
     if output.exists() and not output.is_dir():
         raise ConfigError(f"output: {output} is a file; give a folder")
     output.mkdir(parents=True, exist_ok=True)
-    with _locked(output):
+    with exclusive(output, "synthesize"):
         _claim(settings)
         missing = [film for film in films if not _complete(output, film)]
         if progress:
@@ -181,22 +180,6 @@ def _make(settings: Synthesize, films: list[FilmPlan]) -> Iterator[None]:
         raise ValueError(
             f"{len(failed)} of {len(films)} films could not be made ({failed[0]}); run the same command again for the rest"
         )
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """One `synthesize` at a time in a folder; the lock dies with the process."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise ValueError(
-            f"{folder}: another `synthesize` is at work here; wait for it, or give another output"
-        ) from None
-    else:
-        yield
-    finally:
-        os.close(handle)
 
 
 def _claim(settings: Synthesize) -> None:

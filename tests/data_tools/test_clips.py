@@ -9,35 +9,10 @@ import numpy as np
 from PIL import Image
 
 from data_tools.clips import true_masks
-from data_tools.config import load
 from data_tools.films import Film
-from data_tools.ledger import Outcome, read_ledger
 from data_tools.pipeline import prepare
-from data_tools.schema import Prepare
 from data_tools.shards import read_manifest, read_sample
-from data_tools.videos import encode
-
-
-def picture(seed: int, shift: int) -> np.ndarray:
-    """Blocks in a scene's own colours, moved by `shift` px: (72, 96, 3)."""
-    rng = np.random.default_rng(seed)
-    blocks = np.kron(rng.integers(0, 60, (9, 40, 3)), np.ones((8, 8, 1))) + rng.uniform(0, 180, 3)
-    return np.roll(blocks, -shift, axis=1)[:72, :96].astype(np.uint8)
-
-
-def film(path: Path, seed: int, count: int) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(encode(np.stack([picture(seed, 2 * i) for i in range(count)]), (25, 1), "h264"))
-    return path
-
-
-def settings(films: Path, output: Path, *more: str) -> Prepare:
-    given = [f"input={films}", f"output={output}", "masks.kind=none", "short_side=64", "workers=1", *more]
-    return load(Prepare, None, given)
-
-
-def ledger(output: Path) -> dict[str, Outcome]:
-    return {o.source: o for o in read_ledger(output)}
+from tests.films import film, ledger, picture, settings
 
 
 def test_masks_belong_to_the_frames_of_their_names(tmp_path: Path) -> None:
@@ -78,7 +53,7 @@ def test_masks_of_other_names_count_in_order_only_where_there_are_as_many(tmp_pa
 
 
 def test_after_a_lost_packet_nobody_knows_whose_masks_they_are(tmp_path: Path) -> None:
-    made = film(tmp_path / "films/a.mp4", 7, 60)
+    made = film(tmp_path / "films/a.mp4", (7, 60))
     (tmp_path / "films/truth").mkdir()
     for i in range(60):
         Image.fromarray(np.ones((72, 96), bool)).save(tmp_path / f"films/truth/{i}.png")

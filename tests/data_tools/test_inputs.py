@@ -4,41 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-
-from data_tools.config import load
-from data_tools.ledger import Outcome, read_ledger
 from data_tools.pipeline import prepare
-from data_tools.schema import Prepare
 from data_tools.shards import read_manifest
-from data_tools.videos import encode
-
-
-def picture(seed: int, shift: int) -> np.ndarray:
-    """Blocks in a scene's own colours, moved by `shift` px: (72, 96, 3)."""
-    rng = np.random.default_rng(seed)
-    blocks = np.kron(rng.integers(0, 60, (9, 40, 3)), np.ones((8, 8, 1))) + rng.uniform(0, 180, 3)
-    return np.roll(blocks, -shift, axis=1)[:72, :96].astype(np.uint8)
-
-
-def film(path: Path, seed: int, count: int) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(encode(np.stack([picture(seed, 2 * i) for i in range(count)]), (25, 1), "h264"))
-    return path
-
-
-def settings(films: Path, output: Path, *more: str) -> Prepare:
-    given = [f"input={films}", f"output={output}", "masks.kind=none", "short_side=64", "workers=1", *more]
-    return load(Prepare, None, given)
-
-
-def ledger(output: Path) -> dict[str, Outcome]:
-    return {o.source: o for o in read_ledger(output)}
+from tests.films import film, ledger, settings
 
 
 def test_a_list_has_the_labels_beside_it(tmp_path: Path) -> None:
-    film(tmp_path / "films/a.mp4", 8, 20)
-    film(tmp_path / "films/b.mp4", 9, 20)
+    film(tmp_path / "films/a.mp4", (8, 20))
+    film(tmp_path / "films/b.mp4", (9, 20))
     (tmp_path / "labels.csv").write_text("path,action\nfilms/a.mp4,walk\nfilms/b.mp4,run\n")
     (tmp_path / "some.txt").write_text("./films/a.mp4\n")
     prepare(settings(tmp_path / "some.txt", tmp_path / "data"))
@@ -50,7 +23,7 @@ def test_a_list_has_the_labels_beside_it(tmp_path: Path) -> None:
 def test_odd_names_of_labelled_films(tmp_path: Path) -> None:
     names = ["back\\slash.mp4", "line\u2028end.mp4", "näme #1 'x'.mp4"]
     for i, name in enumerate(names):
-        film(tmp_path / "films" / name, i + 3, 20)
+        film(tmp_path / "films" / name, (i + 3, 20))
     (tmp_path / "films/labels.csv").write_text("path,action\n" + "".join(f"{name},run\n" for name in names))
     prepare(settings(tmp_path / "films", tmp_path / "data"))
     assert {s: o.status for s, o in ledger(tmp_path / "data").items()} == dict.fromkeys(names, "used")

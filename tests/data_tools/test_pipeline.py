@@ -20,38 +20,14 @@ from PIL import Image
 
 from data_tools.clips import mask_size, pieces, scaled, stored_size
 from data_tools.config import ConfigError, load
-from data_tools.ledger import Outcome, read_ledger
 from data_tools.pipeline import prepare
 from data_tools.schema import Prepare
 from data_tools.shards import open_dataset, read_manifest, read_sample
 from data_tools.verify import verify
 from data_tools.videos import Frame, decode_clip, encode
+from tests.films import film, ledger, picture, settings
 
 ROOT = Path(__file__).parents[2]
-
-
-def picture(seed: int, shift: int, height: int = 72, width: int = 96) -> np.ndarray:
-    """Blocks in a scene's own colours, moved by `shift` px."""
-    rng = np.random.default_rng(seed)
-    blocks = np.kron(rng.integers(0, 60, (9, 40, 3)), np.ones((8, 8, 1))) + rng.uniform(0, 180, 3)
-    return np.roll(blocks, -shift, axis=1)[:height, :width].astype(np.uint8)
-
-
-def film(path: Path, *shots: tuple[int, int], size: tuple[int, int] = (72, 96)) -> Path:
-    """A film of (scene, frames) shots."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    frames = np.stack([picture(scene, 2 * i, *size) for scene, count in shots for i in range(count)])
-    path.write_bytes(encode(frames, (25, 1), "h264"))
-    return path
-
-
-def settings(films: Path, output: Path, *more: str) -> Prepare:
-    given = [f"input={films}", f"output={output}", "masks.kind=none", "short_side=64", "workers=2", *more]
-    return load(Prepare, None, given)
-
-
-def ledger(output: Path) -> dict[str, Outcome]:
-    return {o.source: o for o in read_ledger(output)}
 
 
 def files(root: Path) -> dict[str, bytes]:

@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from data_tools.config import ConfigError
+from data_tools.lock import exclusive
 from data_tools.synthetic import synthesize, write
 from data_tools.synthetic.config import FACTORS, Synthesize
 from data_tools.synthetic.factors import plan
@@ -187,7 +188,7 @@ def test_another_setting_in_the_same_folder_is_refused(tmp_path: Path) -> None:
 
 def test_two_calls_do_not_write_to_one_folder(tmp_path: Path) -> None:
     wanted = settings(tmp_path, films=1)
-    with write._locked(tmp_path), pytest.raises(ValueError, match="another `synthesize` is at work here"):
+    with exclusive(tmp_path, "synthesize"), pytest.raises(ValueError, match="another `synthesize` is at work here"):
         synthesize(wanted)
     assert not list(tmp_path.iterdir())
     assert synthesize(wanted).made == 1
