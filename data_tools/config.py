@@ -142,11 +142,23 @@ def _explain(schema: type[BaseModel], tree: dict[str, Any], e: Any, where: str) 
         best = leaf[0] if leaf else (near[0] if near else "none")
         return f"{where}: unknown key {path!r}; the nearest valid key is {best!r}"
     if e["type"] == "missing":
-        return f"{where}: {path!r} is missing; give it in the file or as {path}=VALUE"
+        needed = _required(schema, path) or path
+        return f"{where}: {needed!r} is missing; give it in the file or as {needed}=VALUE"
     message = e["msg"].removeprefix("Value error, ")
     got = e.get("input")
     shown = "" if isinstance(got, dict) else f" (got {json.dumps(got, default=str)})"
     return f"{where}: {path}: {message}{shown}" if path else f"{where}: {message}"
+
+
+def _required(schema: type[BaseModel], path: str) -> str | None:
+    """The first key within the section `path` that has no default; None where `path` is no section."""
+    for name, field in schema.model_fields.items():
+        for model in _models(field.annotation):
+            if path == name:
+                return next((f"{name}.{key}" for key, inner in model.model_fields.items() if inner.is_required()), None)
+            if path.startswith(f"{name}.") and (found := _required(model, path[len(name) + 1 :])):
+                return f"{name}.{found}"
+    return None
 
 
 def _keys(schema: type[BaseModel], prefix: str = "") -> Iterator[str]:

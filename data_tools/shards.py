@@ -197,7 +197,7 @@ def open_dataset(root: Path) -> Dataset:
     if dataset.schema_version != SCHEMA_VERSION:
         raise ValueError(f"{path}: schema version {dataset.schema_version}; this program reads {SCHEMA_VERSION}")
     if not dataset.snapshots or not dataset.snapshots[-1].clips:
-        raise ValueError(f"{root}: the data set is empty")
+        raise ValueError(f"{root}: the data set is empty; run `python -m data_tools prepare` into it again")
     return dataset
 
 

@@ -135,3 +135,21 @@ def test_a_mistake_in_a_choice_of_types_names_the_key_alone() -> None:
     with pytest.raises(ConfigError, match=r"^Inputs: input: Input should") as caught:
         load(Inputs, None, ["input.deeper=1"])
     assert "lax-or-strict" not in str(caught.value)
+
+
+class Needy(Config):
+    inner: Whole
+    folder: RunLike
+
+
+class RunLike(Config):
+    name: str = "x"
+    path: Path
+
+
+def test_a_missing_section_names_the_key_to_give() -> None:
+    Needy.model_rebuild()
+    with pytest.raises(ConfigError, match=r"'folder\.path' is missing; give it in the file or as folder\.path=VALUE"):
+        load(Needy, None, ["inner.on=true"])
+    with pytest.raises(ConfigError, match=r"'folder\.path' is missing"):
+        load(Needy, None, ["inner.on=true", "folder.name=y"])

@@ -28,7 +28,7 @@ def door(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     ("arguments", "said"),
     [
         (["nowhere.yaml"], "nowhere.yaml: no such config file"),
-        ([CONFIG, "encoder=random"], "'data' is missing"),
+        ([CONFIG, "encoder=random"], "'data.path' is missing"),
         ([CONFIG, "encoder=random", "data.path=x", "linear_prob.c=1"], "nearest valid key is 'linear_probe'"),
         ([CONFIG, "encoder=random", "data.path=x", "seeds=zero"], "seeds"),
     ],
