@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import platform
 import subprocess
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from data_tools.shards import write_atomic
 from fbm_dist.config import dump, load
 from fbm_dist.objectives.objective import Objective
 from fbm_dist.schema import Evaluation, Run
@@ -234,9 +234,7 @@ class RunRecord:
                 self.world.say(f"{key} was {old!r}, is {new!r} from here on")
             number = len(list(self.folder.glob("config.*.yaml")))
             path.rename(self.folder / f"config.{number}.yaml")  # what the steps so far were made with
-        fresh = path.with_suffix(".new")
-        fresh.write_text(text, encoding="utf-8")
-        fresh.replace(path)
+        write_atomic(path, text.encode())
 
 
 def code_version() -> dict[str, Any]:
@@ -268,9 +266,4 @@ def _git(*arguments: str) -> str | None:
 
 
 def _write_json(path: Path, value: Any) -> None:
-    fresh = path.with_suffix(".new")
-    with fresh.open("w", encoding="utf-8") as file:
-        json.dump(value, file, indent=1, default=str)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
+    write_atomic(path, json.dumps(value, indent=1, default=str).encode())

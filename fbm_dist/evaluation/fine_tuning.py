@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from data_tools.shards import atomic
 from fbm_dist.data.index import Index
 from fbm_dist.data.loader import read_once
 from fbm_dist.data.selection import digest
@@ -192,7 +193,5 @@ def _test(
 
 
 def _store(path: Path, keys: list[str], probability: np.ndarray) -> None:
-    temporary = path.with_name(f".{path.name}")
-    with temporary.open("wb") as file:
+    with atomic(path) as file:
         np.savez(file, key=np.array(keys), probability=probability)
-    temporary.replace(path)

@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from data_tools.shards import write_atomic
 from fbm_dist.evaluation.scores import Interval
 
 FINE_TUNED = "fine-tuned"
@@ -91,9 +92,7 @@ def write(results: Results, folder: Path) -> tuple[Path, Path]:
     folder.mkdir(parents=True, exist_ok=True)
     as_json, as_text = folder / "results.json", folder / "table.md"
     for path, text in ((as_json, json.dumps(asdict(results), indent=2) + "\n"), (as_text, markdown(results))):
-        temporary = path.with_name(f".{path.name}")
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
+        write_atomic(path, text.encode())
     return as_json, as_text
 
 
