@@ -1,4 +1,4 @@
-"""Everything that only a GPU can tell, in one script: NVDEC decoding, full-size FBM training, data wait. `python -m benchmarks.gpu`.
+"""Everything that only a GPU can tell, in one script: NVDEC, bf16 Conv3d, full-size FBM training, data wait. `python -m benchmarks.gpu`.
 
 Without a GPU the same lines run small, on the CPU (a rehearsal); `--quick` makes them small on a GPU too. Each part that fails says
 why and leaves the others alone. Prints tables, writes `--output`, and ends with one line of JSON.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import math
 import platform
 import subprocess
 import tempfile
@@ -23,6 +24,7 @@ from typing import Any
 import av
 import numpy as np
 import torch
+import torch.distributed as dist
 from nvidia.dali import fn
 from nvidia.dali.pipeline import Pipeline
 from rich.console import Console
@@ -34,6 +36,7 @@ from fbm_dist.clip import Clip
 from fbm_dist.config import load
 from fbm_dist.objectives.fbm.config import FBMConfig
 from fbm_dist.schema import Run
+from fbm_dist.training.faults import hardware
 from tests.datasets import write_dataset
 
 ENCODERS = {"h264": "libx264", "vp9": "libvpx-vp9", "hevc": "libx265"}
@@ -130,6 +133,48 @@ def _decode(machine: Machine, video: bytes, kind: str, threads: int, batch: int 
         return f"fails: {' '.join(str(error).split())[:120]}"
 
 
+def preflight(machine: Machine) -> dict[str, Any]:
+    """What a run's preflight measures: bf16 Conv3d against fp32 by shape, one product of matrices, an all-reduce."""
+    if machine.gpu:
+        torch.backends.cudnn.benchmark = True
+    shapes = hardware.convolution_shapes(machine.device, 4 if machine.small else 40, 16, 64 if machine.small else 128)
+    title = f"bf16 Conv3d, forward and backward; errors above {hardware.BOUND:.2g} are wrong"
+    table = Table("batch, channels, out, frames, side", "output", "input grad", "weight grad", "x fp32", title=title)
+    found: dict[str, Any] = {"conv3d_bound": hardware.BOUND, "all_reduce": _all_reduce(machine.gpu)}
+    for one in hardware.measure(shapes, machine.device, used=False):
+        name, speed = ", ".join(map(str, one.shape)), one.fp32 / one.bf16
+        errors = {quantity: e if math.isfinite(e) else None for quantity, e in one.errors.items()}
+        found[f"conv3d {name}"] = {**errors, "fp32_ms": one.fp32 * 1e3, "bf16_ms": one.bf16 * 1e3}
+        table.add_row(name, *(f"{error:.2g}" for error in one.errors.values()), f"{speed:.2f}")
+    found["product_ms"] = hardware.time_product(machine.device) * 1e3
+    Console().print(table)
+    Console().print(found["all_reduce"])
+    return found
+
+
+def _all_reduce(gpu: bool) -> dict[str, Any]:
+    """Bus bandwidth between all GPUs of this machine; with fewer than two of them, between two processes on the CPU."""
+    count = torch.cuda.device_count() if gpu else 0
+    backend, size = ("nccl", 64 << 20) if count > 1 else ("gloo", 8 << 20)
+    count = max(2, count)
+    with tempfile.TemporaryDirectory() as folder:
+        torch.multiprocessing.spawn(_reduce, (backend, count, size, folder), nprocs=count)
+        slowest = max(float(path.read_text()) for path in Path(folder).glob("seconds-*"))
+    rate = hardware.bus_bandwidth(size, count, slowest)
+    return {"backend": backend, "processes": count, "bytes": size, "gb_per_second": round(rate, 2)}
+
+
+def _reduce(rank: int, backend: str, count: int, size: int, folder: str) -> None:
+    device = torch.device("cuda", rank) if backend == "nccl" else torch.device("cpu")
+    if backend == "nccl":
+        torch.cuda.set_device(device)
+    dist.init_process_group(backend, init_method=f"file://{folder}/store", rank=rank, world_size=count)
+    tensor = torch.ones(size // 4, device=device)
+    hardware.first_all_reduce(tensor, count)
+    (Path(folder) / f"seconds-{rank}").write_text(str(hardware.time_all_reduce(tensor)))
+    dist.destroy_process_group()
+
+
 def training(machine: Machine) -> dict[str, Any]:
     """Step time, MFU, memory and numbers of the full-size FBM (176.8M) in fp32 and bf16 autocast."""
     config = FBMConfig(width=0.125, size=64) if machine.small else FBMConfig()
@@ -223,7 +268,7 @@ def _overrides(machine: Machine, shards: Path, folder: Path, decode: str) -> lis
     ]  # fmt: skip
 
 
-PARTS: dict[str, Part] = {"nvdec": nvdec, "training": training, "pretraining": pretraining}
+PARTS: dict[str, Part] = {"nvdec": nvdec, "preflight": preflight, "training": training, "pretraining": pretraining}
 
 if __name__ == "__main__":
     main()

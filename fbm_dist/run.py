@@ -4,42 +4,48 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import platform
-import subprocess
-from collections.abc import Mapping
-from importlib import metadata
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from data_tools.shards import write_atomic
-from fbm_dist.config import dump, load
 from fbm_dist.objectives.objective import Objective
+from fbm_dist.record import RunRecord, run_name, write_json
 from fbm_dist.schema import Evaluation, Run
-from fbm_dist.training.checkpoint import differences
+from fbm_dist.training.checkpoints.identity import differences
+from fbm_dist.training.checkpoints.mirror import Mirror
 from fbm_dist.training.distributed import World, seed_everything, start
-from fbm_dist.training.tracking import Tracker, flatten, unsent
+from fbm_dist.training.faults.preflight import preflight
+from fbm_dist.training.faults.stop import StopRequest, listening
+from fbm_dist.training.initialization import initialize
+from fbm_dist.training.monitoring.probe import check_probe, probe_check
+from fbm_dist.training.monitoring.tracking import unsent
+from fbm_dist.training.monitoring.validation import check_validation, training_filter, validation_check
+from fbm_dist.training.session import Check
 from fbm_dist.training.trainer import Report, Summary, train
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
-
     from fbm_dist.evaluation import Results
 
 FINISHED = "finished.json"
-PACKAGES = ("torch", "deepspeed", "mlflow", "numpy", "nvidia-dali-cuda130", "pydantic", "safetensors")
 
 
-def pretrain(run: Run, report: Report = lambda metrics: None) -> Summary:
+def pretrain(run: Run, report: Report = lambda metrics: None, request: StopRequest | None = None) -> Summary:
     """Train `run`'s objective, keep its encoder in the run folder, and register it if the config says so.
 
     Every process of a distributed run calls it. The same call again goes on where the run stopped; a finished run returns at once.
 
     Args:
         report: called on rank 0 with every logged line.
+        request: listens for what stops a run; default: one that listens from now on.
     Raises:
         ValueError: what the user can mend, in one line, on every rank.
     """
-    run = absolute(run)
+    with listening(run.training.hang_timeout) if request is None else nullcontext(request) as stop:
+        return _pretrain(absolute(run), report, stop)
+
+
+def _pretrain(run: Run, report: Report, request: StopRequest) -> Summary:
     world = start(run.training)
     with world.agreed():
         check_clip(run)
@@ -50,10 +56,22 @@ def pretrain(run: Run, report: Report = lambda metrics: None) -> Summary:
     seed_everything(run.run.seed)  # the same first weights on every rank
     with world.agreed():
         objective = run.objective.build()
-        record = RunRecord(run, world) if world.first else None
+        check_validation(run, objective.players)
+        check_probe(run)
+        checks = checks_of(run)
+    looked = preflight(run, world, objective)
+    if run.training.preflight == "only":
+        return Summary(run.run.folder, 0, 0, 0.0, 0, {}, interrupted=False, data_digest="")
+    with world.agreed():
+        record = RunRecord(run, world, looked) if world.first else None
+        copies = mirror_of(run, world)
+    run = run.model_copy(update={"data": training_filter(run.data, run.validation)})
     status = "FAILED"
     try:
-        summary = train(run, objective, report, record=record)
+        begin = partial(begin_from, run, world, record)
+        summary = train(
+            run, objective, report, record=record, begin=begin, checks=checks, copies=copies, request=request
+        )
         status = "KILLED" if summary.interrupted else "FINISHED"
     finally:
         if record:
@@ -61,10 +79,43 @@ def pretrain(run: Run, report: Report = lambda metrics: None) -> Summary:
     if summary.interrupted:
         world.say(f"stopped by a signal after step {summary.steps}; the same command goes on from there")
         return summary
+    if summary.stopped_early:
+        world.say(f"stopped early after step {summary.steps}: validation was best at step {summary.best_step}")
     with world.agreed():
         if world.first:
             summary = keep(run, objective, summary, record.tracker.run_id if record and record.tracker else None)
     return world.broadcast(summary)
+
+
+def checks_of(run: Run) -> list[Check]:
+    """What is looked at while training."""
+    found = [validation_check(run)] if run.validation else []
+    return found + ([probe_check(run)] if run.probe else [])
+
+
+def mirror_of(run: Run, world: World) -> Mirror | None:
+    """Where checkpoints go beside the run folder; rank 0 sends and fetches.
+
+    Raises:
+        ValueError: it cannot be written.
+    """
+    url = run.training.checkpoint_mirror
+    if not url or not world.first:
+        return None
+    mirror = Mirror(url, run.training.keep_checkpoints)
+    mirror.check()
+    return mirror
+
+
+def begin_from(run: Run, world: World, record: RunRecord | None, objective: Objective) -> None:
+    """Earlier weights for a run that begins; what they are goes into version.json."""
+    if run.initial is None:
+        return
+    from fbm_dist.registry import fetched
+
+    loaded = initialize(objective, run.initial, world, partial(fetched, tracking_uri=run.tracking.uri))
+    if record:
+        record.begun_from = loaded.facts()
 
 
 def evaluate(evaluation: Evaluation) -> Results:
@@ -83,7 +134,13 @@ def absolute(run: Run) -> Run:
     tracking = run.tracking
     if tracking.mlflow or tracking.register_as:
         tracking = tracking.model_copy(update={"uri": tracking_address(tracking.uri)})
-    return run.model_copy(update={"run": folder, "data": data, "tracking": tracking})
+    found = {"run": folder, "data": data, "tracking": tracking}
+    initial = run.initial
+    if initial and not initial.source.startswith(("models:/", "runs:/")):
+        found["init_from"] = initial.model_copy(update={"source": str(Path(initial.source).absolute())})
+    if run.probe and run.probe.path:
+        found["probe"] = run.probe.model_copy(update={"path": run.probe.path.absolute()})
+    return run.model_copy(update=found)
 
 
 def check_clip(run: Run) -> None:
@@ -135,7 +192,7 @@ def keep(run: Run, objective: Objective, summary: Summary, tracking_run: str | N
     summary = dataclasses.replace(summary, encoder=folder, model_uri=uri, tracking_run=tracking_run)
     length = {"steps": run.training.steps, "epochs": run.training.epochs}
     found = {"objective": run.objective.model_dump(mode="json"), "length": length, "register_as": name}
-    _write_json(run.run.folder / FINISHED, {**found, "summary": dataclasses.asdict(summary)})
+    write_json(run.run.folder / FINISHED, {**found, "summary": dataclasses.asdict(summary)})
     return summary
 
 
@@ -171,99 +228,3 @@ def _already(run: Run, world: World, summary: Summary) -> Summary:
             record.close("FINISHED")
     world.say(f"encoder: {summary.encoder}" + (f"\nregistered: {summary.model_uri}" if summary.model_uri else ""))
     return summary
-
-
-def run_name(run: Run) -> str:
-    """The name under which people see the run."""
-    return run.run.name or run.run.folder.name
-
-
-class RunRecord:
-    """Rank 0's account of a run: config.yaml and version.json in its folder, and MLflow."""
-
-    def __init__(self, run: Run, world: World) -> None:
-        """Reach MLflow, if the config says so: a server that does not answer ends the run here. Nothing is written yet."""
-        self.run, self.world = run, world
-        self.folder = run.run.folder
-        self.tracker: Tracker | None = None
-        self._mlflow: tuple[MlflowClient, str] | None = None  # and the experiment's id
-        if run.tracking.mlflow:
-            from fbm_dist.registry.client import connect, experiment_id
-
-            client = connect(run.tracking.uri)
-            self._mlflow = client, experiment_id(client, run.tracking.experiment)
-
-    def follow(self) -> None:
-        """Open the MLflow run that this folder names, or a new one."""
-        if self._mlflow:
-            from fbm_dist.registry.client import calling
-
-            with calling("open the run"):
-                self.tracker = Tracker(*self._mlflow, self.folder, run_name(self.run), self.world.say)
-
-    def opened(self, facts: Mapping[str, str]) -> None:
-        """Data and checkpoint suit this run (one that is refused leaves the folder as it was): write and tell what it is."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._write_config()
-        self.follow()
-        version = {**code_version(), **facts}
-        _write_json(self.folder / "version.json", version)
-        if self.tracker:
-            from fbm_dist.registry.client import calling
-
-            parameters = {**flatten(self.run.model_dump(mode="json")), "data.digest": facts["data.digest"]}
-            tags = {**facts, "git.commit": str(version["git_commit"])}
-            with calling("take the run's parameters"):
-                self.tracker.describe(parameters, tags, [self.folder / "config.yaml", self.folder / "version.json"])
-
-    def wake(self) -> None:
-        """There is a new line or picture in the folder."""
-        if self.tracker:
-            self.tracker.wake()
-
-    def close(self, status: str) -> None:
-        """Send what is left, for a bounded time."""
-        if self.tracker:
-            self.tracker.close(status)
-
-    def _write_config(self) -> None:
-        path, text = self.folder / "config.yaml", dump(self.run)
-        if path.exists() and path.read_text(encoding="utf-8") != text:
-            before = load(Run, path).model_dump(mode="json")
-            for key, old, new in differences(before, self.run.model_dump(mode="json"), ""):
-                self.world.say(f"{key} was {old!r}, is {new!r} from here on")
-            number = len(list(self.folder.glob("config.*.yaml")))
-            path.rename(self.folder / f"config.{number}.yaml")  # what the steps so far were made with
-        write_atomic(path, text.encode())
-
-
-def code_version() -> dict[str, Any]:
-    """Commit (None outside a checkout), uncommitted changes, Python and the packages that decide numbers."""
-    versions: dict[str, str | None] = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            versions[package] = None
-    commit = _git("rev-parse", "HEAD")
-    return {
-        "git_commit": commit,
-        "git_changes": bool(_git("status", "--porcelain")) if commit else None,
-        "python": platform.python_version(),
-        "packages": versions,
-    }
-
-
-def _git(*arguments: str) -> str | None:
-    root = Path(__file__).parent.parent
-    if not (root / ".git").exists():  # installed: a commit found further up would be another project's
-        return None
-    try:
-        found = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return found.stdout.strip()
-
-
-def _write_json(path: Path, value: Any) -> None:
-    write_atomic(path, json.dumps(value, indent=1, default=str).encode())

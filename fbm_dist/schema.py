@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -44,6 +44,10 @@ class Filter(Config):
     exclude_groups: tuple[str, ...] = ()
     exclude_keys: Path | None = None  # text file, one key a line: opted-out clips
     labelled: str | None = None  # only clips that have this label
+    hold_out: float = Field(
+        0.0, ge=0, lt=1
+    )  # share of the groups (films that belong together) left out, chosen by hash of the name
+    held_out: bool = False  # True: exactly what `hold_out` leaves out, e.g. for validation
     pruned: bool = False  # True: leave out the clips that the pruning rules would not keep
 
 
@@ -63,25 +67,57 @@ class Data(Config):
     max_undecodable: float = Field(0.01, gt=0, le=1)  # stop when a larger share of clips cannot be decoded
 
 
+class ParameterGroup(Config):
+    """Parameters that are optimised with other factors than the rest. The first group whose pattern is found in the name takes it."""
+
+    pattern: str  # regular expression, searched in the parameter's full name, e.g. "^trunk\\." or "bias$"
+    lr: float = Field(1.0, ge=0)  # factor on the learning rate; 0 freezes
+    weight_decay: float | None = Field(None, ge=0)  # factor on the weight decay; None: the objective's own
+
+
 class Optimizer(Config):
-    """Each player has an optimizer of its own, with these settings."""
+    """Each player has an optimizer of its own, with these settings (`players` gives one player others)."""
 
     kind: Literal["adam", "adamw", "sgd"] = "adam"  # adam: L2 coupled into the gradient, as the FBM code has it
     lr: float = Field(1e-4, gt=0)
+    lr_batch: int | None = Field(None, ge=1)  # clips a step that `lr` was chosen for; None: `lr` is used as it is
+    lr_scaling: Literal["linear", "sqrt"] = "sqrt"  # lr * (global_batch / lr_batch), or its root (Adam, AdamW)
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = Field(1e-8, gt=0)
     momentum: float = Field(0.9, ge=0, lt=1)  # sgd only
     weight_decay: float = Field(1e-3, ge=0)
+    groups: tuple[ParameterGroup, ...] = ()
 
 
 class Schedule(Config):
     """Learning rate as a pure function of the step: linear warm-up, then decay."""
 
     warmup_steps: int = Field(0, ge=0)
-    decay: Literal["constant", "cosine", "step", "exponential"] = "constant"
+    decay: Literal["constant", "cosine", "step", "exponential", "piecewise"] = "constant"
     floor: float = Field(0.0, ge=0, le=1)  # cosine: final share of the peak
     gamma: float = Field(0.5, gt=0, le=1)  # step: factor every `every` steps; exponential: the same, continuously
     every: int = Field(100_000, ge=1)
+    milestones: tuple[
+        tuple[int, float], ...
+    ] = ()  # piecewise: (steps after the warm-up, share of the peak from there on)
+
+
+class Player(Config):
+    """One player's own optimizer and schedule, in place of the run's. None: the run's."""
+
+    optimizer: Optimizer | None = None
+    schedule: Schedule | None = None
+
+
+class Guard(Config):
+    """What happens to an update that would do harm. A gradient that is not finite is always skipped, on every rank."""
+
+    spike: float | None = Field(
+        None, gt=0
+    )  # skip an update whose loss is more than this many MADs above the median; None: off
+    window: int = Field(100, ge=10)  # steps that median and MAD are taken over
+    rollback_after: int = Field(10, ge=1)  # skipped in a row: back to the weights of the last checkpoint, data go on
+    max_rollbacks: int = Field(3, ge=0)  # more than this, with no 10 windows of applied updates since: the run ends
 
 
 class Training(Config):
@@ -99,8 +135,22 @@ class Training(Config):
     )  # global L2 norm per player; None: off, said explicitly to DeepSpeed
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int | None = Field(None, ge=1)  # torch threads per process; None: cores / processes of this machine
+    deepspeed: dict[
+        str, Any
+    ] = {}  # merged into DeepSpeed's config, e.g. {zero_optimization: {offload_optimizer: {device: cpu}}}
+    sync_batchnorm: bool = False  # statistics over all processes (GPU only) instead of per process
+    ema_decay: float | None = Field(
+        None, gt=0, lt=1
+    )  # exponential moving average of the weights; it is what is kept; None: off
+    guard: Guard = Guard()
     checkpoint_every: int = Field(500, ge=1)  # steps
-    keep_checkpoints: int = Field(2, ge=1)
+    keep_checkpoints: int = Field(2, ge=1)  # the newest ones; the best by validation is kept beside them
+    async_checkpoints: bool = True  # written by a thread while training goes on
+    checkpoint_mirror: str | None = None  # also to this fsspec URL, e.g. s3://bucket/run
+    hang_timeout: float = Field(
+        1800.0, gt=0
+    )  # seconds without progress after which a run names the rank that hangs, and ends
+    preflight: Literal["on", "only", "off"] = "on"  # checks before the first step; only: nothing else
     log_every: int = Field(10, ge=1)
     picture_every: int = Field(500, ge=0)  # steps; 0: never
 
@@ -120,6 +170,46 @@ class Tracking(Config):
     register_as: str | None = None  # name in the model registry; None: the encoder stays in the run folder
 
 
+class InitFrom(Config):
+    """Weights that a new run starts from."""
+
+    source: (
+        str  # models:/name@alias, models:/name/version, a run's folder, a checkpoint's folder, or a .safetensors file
+    )
+    only: tuple[str, ...] = ()  # prefixes of the names here, after `rename`; empty: all that fit
+    rename: dict[str, str] = {}  # prefix there -> prefix here
+    ema: bool = True  # a checkpoint's averaged weights, where it has them
+
+
+class Validation(Config):
+    """Losses on clips that are not trained on, while training; all ranks share the pass."""
+
+    every: int = Field(500, ge=1)  # steps
+    hold_out: float = Field(
+        0.1, ge=0, lt=1
+    )  # share of the groups left out of training (the paper's 10 %); 0: `filter` alone decides
+    filter: Filter | None = (
+        None  # which clips validate (with hold_out, of its held-out groups); None: those held out of data.filter
+    )
+    max_clips: int | None = Field(None, ge=1)  # so many, spread over the data set by a fixed shuffle; None: all
+    metric: str = "loss"  # the term that is to fall
+    patience: int | None = Field(None, ge=1)  # early stopping: validations in a row without improvement; None: off
+    min_improvement: float = Field(0.0, ge=0)  # of the metric
+    keep: Literal["last", "best"] = "last"  # whose weights become the encoder
+
+
+class Probe(Config):
+    """How well the features tell a label apart, while training: k nearest neighbours and a linear probe on a labelled data set."""
+
+    every: int = Field(1000, ge=1)  # steps
+    path: Path | None = None  # a labelled data set; None: data.path
+    filter: Filter = Filter()
+    label: str | None = None  # None: "action", else "label", else the data set's only label
+    neighbours: int = Field(20, ge=1)  # k; by cosine similarity, votes weighted by exp(similarity / 0.07)
+    linear: bool = False  # a linear probe beside it
+    max_clips: int | None = Field(None, ge=1)  # so many, spread over the data set by a fixed shuffle; None: all
+
+
 class RunFolder(Config):
     """What identifies a run. The same folder again means: go on where it stopped."""
 
@@ -136,8 +226,17 @@ class Run(Config):
     data: Data
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
+    players: dict[str, Player] = {}  # by the player's name; settings of its own
     training: Training
+    init_from: str | InitFrom | None = None  # the source alone, or a section
+    validation: Validation | None = None
+    probe: Probe | None = None
     tracking: Tracking = Tracking()
+
+    @property
+    def initial(self) -> InitFrom | None:
+        """`init_from`, whichever way it was given."""
+        return InitFrom(source=self.init_from) if isinstance(self.init_from, str) else self.init_from
 
 
 class LinearProbe(Config):

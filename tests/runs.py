@@ -9,7 +9,7 @@ from typing import Any
 from fbm_dist.schema import Run
 
 
-def make_run(folder: Path, **sections: dict[str, Any]) -> Run:
+def make_run(folder: Path, **sections: Any) -> Run:
     """A run in `folder` of 8 clips a step on the CPU; `sections` (training, optimizer, schedule, tracking ...) change it."""
     tree: dict[str, Any] = {
         "run": {"folder": str(folder)},
@@ -28,5 +28,5 @@ def make_run(folder: Path, **sections: dict[str, Any]) -> Run:
         "tracking": {"mlflow": False},
     }
     for name, values in sections.items():
-        tree[name] = {**tree.get(name, {}), **values}
+        tree[name] = {**tree.get(name, {}), **values} if isinstance(values, dict) else values
     return Run.model_validate_json(json.dumps(tree))

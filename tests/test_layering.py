@@ -19,6 +19,7 @@ LAYERS = (
     ("fbm_dist.training",),
     ("fbm_dist.registry", "fbm_dist.serving"),
     ("fbm_dist.evaluation",),
+    ("fbm_dist.record",),
     ("fbm_dist.run", "fbm_dist.door"),
     ("launch",),
 )

@@ -63,15 +63,18 @@ class Duel(Objective):
 
     players = ("critic", "model")
 
-    def __init__(self, width: int = 8) -> None:
+    def __init__(self, width: int = 8, strangers: str = "others") -> None:
+        """`strangers`: another clip's second half, or the own one mirrored: then the loss is a mean over clips, however they are dealt."""
         super().__init__()
+        self.strangers = strangers
         self.model = nn.ModuleDict({"trunk": ToyEncoder(width, "group"), "head": nn.Linear(width, 3)})
         self.critic = nn.Sequential(nn.Linear(2 * width, 16), nn.ReLU(), nn.Linear(16, 1))
 
     def forward(self, player: str, clip: Clip) -> Loss:
         half = clip.video.shape[2] // 2
         early, late = (self.model["trunk"](part)["all"] for part in (clip.video[:, :, :half], clip.video[:, :, half:]))
-        same, other = self.critic(torch.cat([early, late], 1)), self.critic(torch.cat([early, late.roll(1, 0)], 1))
+        strange = late.roll(1, 0) if self.strangers == "others" else late.flip(1)
+        same, other = self.critic(torch.cat([early, late], 1)), self.critic(torch.cat([early, strange], 1))
         if player == "critic":
             ones, zeros = torch.ones_like(same), torch.zeros_like(other)
             loss = F.binary_cross_entropy_with_logits(torch.cat([same, other]), torch.cat([ones, zeros]))

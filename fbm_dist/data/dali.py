@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import multiprocessing
 import multiprocessing.connection
+import signal
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from multiprocessing.process import BaseProcess
 from typing import Any
 
@@ -16,7 +18,7 @@ import numpy as np
 from nvidia.dali import fn, types
 from nvidia.dali.pipeline import Pipeline
 
-from fbm_dist.data.source import FIELDS, ClipSource
+from fbm_dist.data.source import FIELDS, STOPS, ClipSource
 from fbm_dist.schema import ClipSpec
 
 TYPES = {
@@ -122,7 +124,7 @@ def pipeline(
         clip = dict(zip(source.fields, given, strict=True))
         pipe.set_outputs(clip["what"], *_graph(clip, source.spec, decoder, device_id is not None))
     before = set(multiprocessing.active_children())
-    with _without_main_module():
+    with _without_main_module(), _without_signals():
         pipe.build()
     return Running(pipe, list(set(multiprocessing.active_children()) - before))
 
@@ -180,3 +182,15 @@ def _without_main_module() -> Iterator[None]:
         yield
     finally:
         main.__dict__.update({"__spec__": None} | hidden)
+
+
+@contextmanager
+def _without_signals() -> Iterator[None]:
+    """Processes started inside have `STOPS` blocked from their first instruction on (a mask is inherited); here they wait."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+    try:
+        resource_tracker.ensure_running()  # Python's own process, started by the first; it unblocks SIGTERM when it starts
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

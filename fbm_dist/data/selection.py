@@ -6,6 +6,7 @@ import difflib
 import hashlib
 import json
 import logging
+import math
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +23,12 @@ log = logging.getLogger("fbm_dist.data")
 
 CHUNK = 1 << 20  # rows looked at together: memory stays flat whatever the size of the data set
 
+ADDED = (
+    "hold_out",
+    "held_out",
+)  # filters that came later: unused, they are not said, so that digests stay what they were
+IDS = 1 << 63  # `index.name_id` is uniform below this
+
 Condition = tuple[str, Callable[[slice], np.ndarray]]  # what it asks for, and which rows of a slice have it
 
 
@@ -31,8 +38,11 @@ def select(index: Index, data: Data) -> Path:
     What the clip settings cannot use (too short, no masks) is left out and logged with its number.
 
     Raises:
-        ValueError: nothing is left, or a filter names a split, group or label that the data set does not have.
+        ValueError: nothing is left, nothing is held out where a share should be, or a filter names a split, group or label
+            that the data set does not have.
     """
+    if data.filter.held_out and not data.filter.hold_out:
+        raise ValueError("data.filter.held_out takes what data.filter.hold_out leaves out, which is 0; give a share")
     excluded = _excluded_keys(data.filter.exclude_keys)
     filters = list(_filters(index, data.filter, excluded))
     needs = list(_needs(index, data.clip))
@@ -40,6 +50,8 @@ def select(index: Index, data: Data) -> Path:
     path = index.folder / f"kept-{name}.npy"
     if not path.exists():
         kept, lost = _choose(index, filters + needs)
+        if data.filter.hold_out:  # the last of the filters
+            _check_hold_out(index, filters, data.filter)
         if not len(kept):
             raise ValueError(_why_empty(index, filters + needs))
         _write(path.with_suffix(".json"), lambda file: file.write(json.dumps(lost.tolist()).encode()))
@@ -62,6 +74,9 @@ def filter_text(chosen: Filter) -> str:
     said = chosen.model_dump(mode="json")
     said["exclude_keys"] = sorted(_excluded_keys(chosen.exclude_keys))
     said["groups"], said["exclude_groups"] = sorted(set(chosen.groups)), sorted(set(chosen.exclude_groups))
+    for name in ADDED:
+        if said[name] == Filter.model_fields[name].default:
+            del said[name]
     return json.dumps(said, sort_keys=True)
 
 
@@ -87,6 +102,35 @@ def _filters(index: Index, chosen: Filter, excluded: Sequence[str]) -> Iterator[
         yield f"labelled={chosen.labelled}", lambda part: index.labels[part, column] >= 0
     if chosen.pruned:
         yield "pruned", lambda part: ~rows["pruned"][part]
+    if chosen.hold_out:
+        below = int(chosen.hold_out * IDS)
+        told = f"hold_out={chosen.hold_out}" + (", held_out" if chosen.held_out else "")
+        yield told, lambda part: (rows["group"][part] < below) == chosen.held_out
+
+
+def _check_hold_out(index: Index, filters: list[Condition], chosen: Filter) -> None:
+    """A group is held out if its name's hash lies in the lowest `hold_out` of all hashes: a function of the name alone, so it
+    stays where it is when films are added. The share is exact for many groups; of few it may be none or all.
+
+    Raises:
+        ValueError: it is, among the clips that the other filters leave.
+    """
+    below, lowest, highest = int(chosen.hold_out * IDS), IDS, -1
+    for part in _parts(len(index.rows)):
+        good = np.ones(len(index.rows[part]), bool)
+        for _, holds in filters[:-1]:
+            good &= holds(part)
+        groups = index.rows["group"][part][good]
+        if len(groups):
+            lowest, highest = min(lowest, int(groups.min())), max(highest, int(groups.max()))
+    if highest < 0 or lowest < below <= highest:  # no clip at all: another error says so
+        return
+    least, most = math.ceil((lowest + 1) / IDS * 1000) / 1000, math.floor(highest / IDS * 1000) / 1000
+    way = f"a share from {least} to {most} splits them" if least <= most else "these groups cannot be split by a share"
+    raise ValueError(
+        f"{index.root}: hold_out={chosen.hold_out} holds out {'none' if lowest >= below else 'all'} of the groups, which are chosen "
+        f"by a hash of their names; {way}, or give hold_out=0 and choose by split, groups and exclude_groups"
+    )
 
 
 def _needs(index: Index, spec: ClipSpec) -> Iterator[Condition]:

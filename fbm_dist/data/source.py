@@ -19,6 +19,7 @@ from fbm_dist.data.plan import Moment, Order, Pass, Place, moment
 from fbm_dist.schema import ClipSpec
 
 ATTEMPTS = 100  # substitutes that are tried for one place before the data set is called unreadable
+STOPS = (signal.SIGTERM, signal.SIGUSR1)  # what asks a trainer to stop
 OPEN_SHARDS = 256  # files a process holds open; the usual limit of a process is 1,024
 
 # What the source can give for a clip: numpy type, number of dimensions.
@@ -153,7 +154,11 @@ class ClipSource:
 
 
 def _live_and_die_with_the_parent() -> None:
-    """In a reader process: Ctrl-C is the trainer's affair, and a trainer that was killed leaves no reader behind."""
+    """In a reader process: signals are the trainer's affair, and a trainer that was killed leaves no reader behind.
+
+    Slurm and DeepSpeed's `launch` signal every process of a job; a reader that obeyed would take away the trainer's last step.
+    Its own SIGTERM, by which DALI ends readers, is told apart by its sender. `STOPS` came blocked from the parent (dali.py).
+    """
     parent = multiprocessing.parent_process()
     if parent is None or threading.current_thread() is not threading.main_thread():
         return
@@ -163,7 +168,15 @@ def _live_and_die_with_the_parent() -> None:
         parent.join()
         os._exit(1)  # the main thread may wait for work that nobody sends any more
 
-    threading.Thread(target=wait, daemon=True).start()
+    def obey() -> None:
+        while True:
+            told = signal.sigwaitinfo(STOPS)
+            if told.si_signo == signal.SIGTERM and told.si_pid == parent.pid:
+                os._exit(1)
+
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+    for work in (wait, obey):
+        threading.Thread(target=work, daemon=True).start()
 
 
 def _fields(spec: ClipSpec, decoder: str, truth: bool) -> tuple[str, ...]:

@@ -10,13 +10,14 @@ from importlib.metadata import version
 import numpy as np
 from rich.console import Console
 
+from fbm_dist.data.labels import choose_label
 from fbm_dist.evaluation.candidates import RANDOM, Candidate, candidates
-from fbm_dist.evaluation.clips import LabelledClips, check_classes, choose_label, labelled_clips
+from fbm_dist.evaluation.clips import LabelledClips, check_classes, labelled_clips
 from fbm_dist.evaluation.comparison import Column, Compared, compare, mean_chance
 from fbm_dist.evaluation.features import Features, extract
 from fbm_dist.evaluation.figure import draw
 from fbm_dist.evaluation.fine_tuning import Curve, fine_tune, steps_to
-from fbm_dist.evaluation.linear_probe import probe, with_all
+from fbm_dist.evaluation.linear_probe import probe
 from fbm_dist.evaluation.origin import seen_in_pretraining
 from fbm_dist.evaluation.publish import publish
 from fbm_dist.evaluation.results import FINE_TUNED, PaperRow, Results, Row, show, write
@@ -24,6 +25,7 @@ from fbm_dist.evaluation.splits import Split, split_clips
 from fbm_dist.registry.client import connect
 from fbm_dist.schema import Evaluation, Training
 from fbm_dist.training.distributed import World, start
+from fbm_dist.training.monitoring.linear_probe import with_all
 
 WIDTH = 120  # of the table in a log, where no terminal says how wide it is
 ONE_SEED = "One seed: the intervals speak of other groups, not of other random initialisations."

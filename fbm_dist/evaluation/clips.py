@@ -13,8 +13,6 @@ from fbm_dist.data.index import Index
 from fbm_dist.data.selection import select
 from fbm_dist.schema import Data
 
-USUAL = ("action", "label")  # labels that are taken without asking, in this order
-
 
 @dataclass(frozen=True)
 class LabelledClips:
@@ -43,29 +41,6 @@ class LabelledClips:
         """The clips at these positions."""
         arrays = {name: getattr(self, name)[chosen] for name in ("key", "target", "film", "group", "split")}
         return replace(self, **arrays)
-
-
-def choose_label(data: Data, label: str | None) -> str:
-    """`label` if the data set has it; None picks "action", else "label", else the only one that there is.
-
-    Raises:
-        ValueError: no such data set, no such label, or one that has a single value.
-    """
-    known = Index.open(data.path, data.snapshot).label_names
-    names = ", ".join(known)
-    if not known:
-        raise ValueError(f"{data.path}: no clip has a label; prepare the films with a labels.csv beside them")
-    if label is None:
-        label = next((name for name in USUAL if name in known), next(iter(known)) if len(known) == 1 else None)
-        if label is None:
-            raise ValueError(f"{data.path} has several labels ({names}): choose one with label=NAME")
-    if label not in known:
-        raise ValueError(f"{data.path} has no label {label!r}; its labels: {names}: choose one with label=NAME")
-    if len(known[label]) < 2:
-        raise ValueError(
-            f"{data.path}: label {label!r} has one value only ({known[label][0]!r}): nothing to tell apart"
-        )
-    return label
 
 
 def labelled_clips(datas: Sequence[Data], label: str) -> LabelledClips:

@@ -24,7 +24,7 @@ from fbm_dist.objectives.classifier.objective import Classifier
 from fbm_dist.registry.folder import weights_digest
 from fbm_dist.schema import ClipSpec, Data, Evaluation, FineTuning, Run, RunFolder, Tracking, Training
 from fbm_dist.training.distributed import World
-from fbm_dist.training.metrics import read_lines
+from fbm_dist.training.monitoring.metrics import read_lines
 from fbm_dist.training.trainer import train
 
 RESULT = "tested.npz"

@@ -121,13 +121,13 @@ def load_encoder(uri: str | Path, *, device: torch.device | str = "cpu", trackin
     Raises:
         ValueError: not there, changed or cut short, of an unknown family, server down.
     """
-    with _folder(uri, tracking_uri) as folder:
+    with fetched(uri, tracking_uri) as folder:
         return read_encoder(folder, device=device)
 
 
 def describe(uri: str | Path, *, tracking_uri: str | None = None) -> Description:
     """Config, clip spec, features and origin of the encoder at `uri` (as `load_encoder` takes it), without its weights."""
-    with _folder(uri, tracking_uri, only_config=True) as folder:
+    with fetched(uri, tracking_uri, only_config=True) as folder:
         return read_description(folder)
 
 
@@ -153,7 +153,7 @@ def tag(registered: Registered, tags: Mapping[str, str], *, tracking_uri: str | 
 
 
 @contextmanager
-def _folder(uri: str | Path, tracking_uri: str | None, *, only_config: bool = False) -> Iterator[Path]:
+def fetched(uri: str | Path, tracking_uri: str | None, *, only_config: bool = False) -> Iterator[Path]:
     """A local encoder folder for `uri`; what had to be fetched is gone afterwards."""
     text = str(uri)
     if text.startswith("models:/"):

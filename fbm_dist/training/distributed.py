@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import re
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -45,7 +46,8 @@ class World:
     def say(self, text: str) -> None:
         """Print one line, on rank 0 alone."""
         if self.first:
-            print(text, flush=True)
+            with suppress(OSError):  # nobody reads any more: no reason to stop
+                print(text, flush=True)
 
     def barrier(self) -> None:
         """Wait for all ranks."""
@@ -67,6 +69,12 @@ class World:
         box: list[Any] = [value]
         dist.broadcast_object_list(box, src=0)
         return box[0]
+
+    def sum_(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Add up `tensor` over the ranks, in place."""
+        if self.size > 1:
+            dist.all_reduce(tensor)
+        return tensor
 
     def mean_(self, tensor: torch.Tensor) -> torch.Tensor:
         """Average a floating-point `tensor` over the ranks, in place."""
@@ -110,12 +118,13 @@ def environment(variables: dict[str, str]) -> dict[str, str]:
         found["RANK"] = variables.get("SLURM_PROCID", "0")
         found["LOCAL_RANK"] = variables.get("SLURM_LOCALID", "0")
         found["WORLD_SIZE"] = tasks
-        per_node = variables.get(
-            "SLURM_STEP_TASKS_PER_NODE", tasks
-        )  # e.g. 4(x2),3: this node's share is bounded by the first
-        found["LOCAL_SIZE"] = per_node.partition("(")[0].partition(",")[0]
+        found["LOCAL_SIZE"] = tasks_of_node(
+            variables.get("SLURM_STEP_TASKS_PER_NODE", tasks), int(variables.get("SLURM_NODEID", "0"))
+        )
         found["MASTER_ADDR"] = first_host(variables.get("SLURM_STEP_NODELIST", "127.0.0.1"))
-        found["MASTER_PORT"] = str(10_000 + int(variables.get("SLURM_JOB_ID", "0")) % 20_000)
+        # several steps of one job may run at the same time on the same first node
+        number = int(variables.get("SLURM_JOB_ID", "0")) + 7919 * int(variables.get("SLURM_STEP_ID", "0"))
+        found["MASTER_PORT"] = str(10_000 + number % 20_000)
     defaults = {
         "RANK": "0",
         "LOCAL_RANK": "0",
@@ -127,12 +136,22 @@ def environment(variables: dict[str, str]) -> dict[str, str]:
     return {name: found.get(name, value) for name, value in defaults.items() if name not in variables}
 
 
+def tasks_of_node(tasks_per_node: str, node: int) -> str:
+    """How many tasks of a Slurm step run on its node number `node`: 1 of `4(x2),3` -> `4`."""
+    counts: list[str] = []
+    for count, times in re.findall(r"(\d+)(?:\(x(\d+)\))?", tasks_per_node):
+        counts += [count] * int(times or 1)
+    if node >= len(counts):
+        raise ValueError(f"cannot read node {node} of the Slurm step's tasks {tasks_per_node!r}; set LOCAL_SIZE")
+    return counts[node]
+
+
 def first_host(nodes: str) -> str:
     """The first host of a Slurm node list: `gpu[03-05,9],login` -> `gpu03`."""
-    match = re.match(r"([^\[,]+)(?:\[(\d+)[^\]]*\]([^,\[]*))?", nodes)
+    match = re.match(r"(?:[^\[\],]|\[[^\]]*\])+", nodes)  # up to the first comma outside of brackets
     if not match:
         raise ValueError(f"cannot read the Slurm node list {nodes!r}; set MASTER_ADDR")
-    return "".join(part or "" for part in match.groups())
+    return re.sub(r"\[(\d+)[^\]]*\]", r"\1", match.group())
 
 
 def start(training: Training) -> World:
@@ -148,10 +167,14 @@ def start(training: Training) -> World:
     if not dist.is_initialized() and (size > 1 or training.engine == "deepspeed"):
         os.environ.update(variables)  # torch and DeepSpeed read them again
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"  # objects travel over CPU in both
+        timeout = max(
+            TIMEOUT, timedelta(seconds=2 * training.hang_timeout)
+        )  # the watchdog, which names the rank, comes first
+        os.environ.setdefault("DEEPSPEED_TIMEOUT", str(math.ceil(timeout.total_seconds() / 60)))  # of its own groups
         if size == 1:  # an own store: no port, so that any number of single runs share a machine
-            dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1, timeout=TIMEOUT)
+            dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1, timeout=timeout)
         else:
-            dist.init_process_group(backend, rank=rank, world_size=size, timeout=TIMEOUT)
+            dist.init_process_group(backend, rank=rank, world_size=size, timeout=timeout)
     cores = len(os.sched_getaffinity(0))
     given = training.threads or int(os.environ.get("OMP_NUM_THREADS", "0") or 0)
     torch.set_num_threads(given or max(1, cores // local_size))

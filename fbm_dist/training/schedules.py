@@ -16,6 +16,7 @@ def learning_rate(schedule: Schedule, peak: float, step: int, total_steps: int) 
         cosine: from peak to floor * peak over the remaining steps
         step: peak * gamma ** (s // every), as the FBM code's staircase
         exponential: peak * gamma ** (s / every)
+        piecewise: peak * the share of the last milestone at or before s, peak before the first; as tables in papers have it
     """
     if step < schedule.warmup_steps:
         return peak * (step + 1) / schedule.warmup_steps
@@ -27,4 +28,6 @@ def learning_rate(schedule: Schedule, peak: float, step: int, total_steps: int) 
         return peak * schedule.gamma ** (since // schedule.every)
     if schedule.decay == "exponential":
         return peak * schedule.gamma ** (since / schedule.every)
+    if schedule.decay == "piecewise":
+        return peak * max((m for m in schedule.milestones if m[0] <= since), default=(0, 1.0))[1]
     return peak

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from fbm_dist.clip import Clip
+from fbm_dist.objectives.objective import Objective
+from fbm_dist.training.distributed import World
 
 Report = Callable[[dict[str, float]], None]
 
@@ -39,6 +42,24 @@ class Stream(Protocol):
     def close(self) -> None: ...
 
 
+@dataclass(frozen=True)
+class Check:
+    """Something to be looked at every `every` steps with the full weights: a validation loss, what a probe reads from the features.
+
+    `look(objective, world, touch)`: every rank calls it with the whole objective in eval mode, without gradients; all get the same
+    figures. It calls `touch()` now and then, so that a long look is not taken for a hang.
+    """
+
+    every: int
+    look: Look
+
+
+class Look(Protocol):
+    """See `Check`."""
+
+    def __call__(self, objective: Objective, world: World, touch: Callable[[], None] = ...) -> dict[str, float]: ...
+
+
 @dataclass
 class Position:
     """Where the loop is: the part of its state that moves."""
@@ -46,7 +67,7 @@ class Position:
     step: int = 0
     seconds: float = 0.0  # of training, over all sessions
     skipped: int = 0
-    skipped_in_a_row: int = 0
+    best_step: int | None = None  # of the best validation
 
 
 @dataclass(frozen=True)
@@ -65,14 +86,16 @@ class Summary:
     model_uri: str | None = None
     tracking_run: str | None = None
     pictures: tuple[Path, ...] = ()
+    stopped_early: bool = False  # validation had not improved for long
+    best_step: int | None = None  # of the best validation
 
 
 class Window:
-    """Time since the last logged line: in all, and waiting for data."""
+    """Time since the last logged line: in all, and waiting for data and checkpoints."""
 
     def __init__(self) -> None:
         self.started = self.lapped = time.monotonic()
-        self.waited = 0.0
+        self.waited = self.stalled = 0.0
         self.steps = 0
 
     def fetch(self, batches: Iterator[Clip], number: int) -> list[Clip]:
@@ -83,11 +106,23 @@ class Window:
         self.steps += 1
         return clips
 
-    def figures(self) -> tuple[float, float, int]:
-        """(seconds waited, seconds, steps) since the last call."""
+    @contextmanager
+    def stalling(self) -> Iterator[None]:
+        """Training waits for a checkpoint."""
+        began = time.monotonic()
+        yield
+        self.stalled += time.monotonic() - began
+
+    def figures(self) -> dict[str, float]:
+        """Since the last call: seconds, waiting for data, waiting for checkpoints, and the number of steps."""
         now = time.monotonic()
-        found = (self.waited, now - self.started, self.steps)
-        self.started, self.waited, self.steps = now, 0.0, 0
+        found = {
+            "seconds": max(now - self.started, 1e-9),
+            "waited": self.waited,
+            "stalled": self.stalled,
+            "steps": float(self.steps),
+        }
+        self.started, self.waited, self.stalled, self.steps = now, 0.0, 0.0, 0
         return found
 
     def elapsed(self) -> float:

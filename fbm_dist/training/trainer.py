@@ -1,12 +1,10 @@
-"""The loop: every player in its turn minimises its loss; logs, pictures, checkpoints and resume around it. Knows no model."""
+"""The loop: every player in its turn minimises its loss; logs, pictures, checks, checkpoints and resume around it. Knows no model."""
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Callable
-from dataclasses import asdict
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -14,19 +12,21 @@ import torch
 from fbm_dist.clip import Clip
 from fbm_dist.objectives.objective import Objective
 from fbm_dist.schema import Data, Run
-from fbm_dist.training.checkpoint import Checkpoints, identity, refuse_changes
+from fbm_dist.training.checkpoints.folder import Copies
+from fbm_dist.training.checkpoints.keeper import Keeper
 from fbm_dist.training.distributed import World, seed_everything, start
-from fbm_dist.training.engines import Engine, accumulation_steps, build_engine, gather_weights
-from fbm_dist.training.metrics import NAME, MetricsFile, merge, read_lines
-from fbm_dist.training.pictures import NUM_CLIPS, latest_pictures, save_pictures
-from fbm_dist.training.progress import Console
-from fbm_dist.training.schedules import learning_rate
-from fbm_dist.training.session import Position, Record, Report, Stream, Summary, Window
-from fbm_dist.training.signals import StopVote
-from fbm_dist.training.state import restore, writers
-from fbm_dist.training.turn import check_players, turn
-
-MAX_SKIPPED_IN_A_ROW = 20  # so many non-finite gradients one after the other are no accident
+from fbm_dist.training.engines import accumulation_steps
+from fbm_dist.training.faults.stop import StopRequest, listening
+from fbm_dist.training.faults.vote import StopVote
+from fbm_dist.training.faults.watchdog import Watchdog
+from fbm_dist.training.game import Game
+from fbm_dist.training.monitoring.metrics import NAME, MetricsFile, read_lines
+from fbm_dist.training.monitoring.pictures import NUM_CLIPS, latest_pictures, save_pictures
+from fbm_dist.training.monitoring.progress import Console
+from fbm_dist.training.monitoring.system import SystemMetrics, over_ranks
+from fbm_dist.training.optimizers import check_settings
+from fbm_dist.training.session import Check, Record, Report, Stream, Summary, Window
+from fbm_dist.training.turn import check_players
 
 
 def train(
@@ -37,18 +37,26 @@ def train(
     record: Record | None = None,
     open_stream: Callable[..., Stream] | None = None,
     picture_clip: Callable[[Data, torch.device], Clip] | None = None,
+    begin: Callable[[Objective], None] = lambda objective: None,
+    checks: Sequence[Check] = (),
+    copies: Copies | None = None,
+    request: StopRequest | None = None,
     quiet: bool = False,
 ) -> Summary:
     """Minimise `objective` as `run` says, from the newest checkpoint in the run folder or from the start.
 
-    Every process of the world calls it. Afterwards `objective` holds the full weights on every rank, with BatchNorm statistics
-    averaged over the ranks, in train mode, on the run's device.
+    Every process of the world calls it. Afterwards `objective` holds the full weights to be kept (the last, their average, or the best
+    by validation, as the run says) on every rank, with BatchNorm statistics averaged over the ranks, in train mode, on the run's device.
 
     Args:
         report: called on rank 0 with every logged line (a sweep's scheduler); may raise to end the run.
         record: follows the run on rank 0.
         open_stream: opens the data; default: `fbm_dist.data.loader.Loader`. Same arguments.
         picture_clip: the clips that pictures show; default: the first of the data set.
+        begin: called on every rank with the objective before a run that has no checkpoint yet, e.g. to load earlier weights.
+        checks: looked at while training; early stopping goes by their figures.
+        copies: where checkpoints go beside the run folder.
+        request: listens for the signals that stop a run; default: one that listens from now on.
         quiet: no progress on the console.
     Raises:
         ValueError: data, config or checkpoint cannot be used; the same error on every rank.
@@ -56,14 +64,19 @@ def train(
     world = start(run.training)
     with world.agreed():
         check_players(objective)
+        check_settings(run, objective)
         accumulation_steps(run.training, world.size)
-    trainer = Trainer(run, objective, world, open_stream or _open_loader, picture_clip or _first_clips, quiet)
+    trainer = Trainer(
+        run, objective, world, open_stream or _open_loader, picture_clip or _first_clips, begin, copies, quiet
+    )
+    trainer.checks = tuple(checks)
     try:
         with world.agreed():
             trainer.told = record if world.first else None
             if trainer.told:
                 trainer.told.opened(trainer.facts())
-        return trainer.go(report)
+        with listening(run.training.hang_timeout) if request is None else nullcontext(request) as stop:
+            return trainer.go(report, stop)
     finally:
         trainer.close()
 
@@ -78,61 +91,53 @@ class Trainer:
         world: World,
         open_stream: Callable[..., Stream],
         picture_clip: Callable[[Data, torch.device], Clip],
+        begin: Callable[[Objective], None],
+        copies: Copies | None,
         quiet: bool,
     ) -> None:
+        training = run.training
         self.run, self.world, self.objective, self.quiet = run, world, objective, quiet
         self.told: Record | None = None
+        self.checks: tuple[Check, ...] = ()
         self.folder = run.run.folder
         self.picture_clip = picture_clip
         self.shown: Clip | None = None
         self.metrics: dict[str, float] = {}
-        self.accumulation = accumulation_steps(run.training, world.size)
-        self.checkpoints = Checkpoints(self.folder / "checkpoints", run.training.keep_checkpoints, world)
-        found = self.checkpoints.newest()
-        self.position = Position(**found[1]["position"]) if found else Position()
-        if found:
-            with world.agreed():
-                refuse_changes(found[1], run, world)
+        self.system = SystemMetrics(world.device)
+        self.keeper = Keeper(run, world, copies)
+        self.position = self.keeper.position
         with world.agreed():
             self.stream = open_stream(
                 run.data,
                 seed=run.run.seed,
-                global_batch=run.training.global_batch,
-                micro_batch=run.training.micro_batch,
+                global_batch=training.global_batch,
+                micro_batch=training.micro_batch,
                 rank=world.rank,
                 world_size=world.size,
                 device=world.device,
                 consumed=self.consumed,
             )
         try:
-            self._build(found)
+            self._build(begin)
         except BaseException:
             self.stream.close()
             raise
 
-    def _build(self, found: tuple[Path, dict[str, Any]] | None) -> None:
+    def _build(self, begin: Callable[[Objective], None]) -> None:
         run, world = self.run, self.world
-        with world.agreed():
-            if found:
-                state = self.stream.state(self.consumed)
-                type(state)(**found[1]["loader"]).check(state)
+        self.keeper.check_data(self.stream, self.consumed)
         self.total = run.training.steps or math.ceil((run.training.epochs or 0) * self.stream.num_clips / self.batch)
         seed_everything(run.run.seed + 1_000_003 * world.rank)
-        # Engines reshape what they train (flat buffers, ZeRO-3's partitions, hooks): they get a copy, the caller's module stays whole.
-        self.working = copy.deepcopy(self.objective).to(world.device).train()
-        self.engines: dict[str, Engine] = {
-            player: build_engine(run, self.working, player, world) for player in self.working.players
-        }
-        if found:
-            with world.agreed():
-                restore(found[0], self.engines, self.working, world)
-            world.say(f"{self.folder}: goes on from step {self.position.step} of {self.total}")
+        if not self.keeper.found:
+            begin(self.objective)
+        self.game = Game(run, self.objective, world)
+        self.keeper.resume(self.game, self.total)
 
     def close(self) -> None:
-        """End reader processes and engines."""
+        """End reader processes, writing threads and engines."""
         self.stream.close()
-        for engine in self.engines.values():
-            engine.close()
+        self.keeper.close()
+        self.game.close()
 
     @property
     def batch(self) -> int:
@@ -156,8 +161,8 @@ class Trainer:
             "total_steps": str(self.total),
         }
 
-    def go(self, report: Report) -> Summary:
-        """Train to the end, or to a signal."""
+    def go(self, report: Report, request: StopRequest) -> Summary:
+        """Train to the end, to a signal, or until validation has not improved for long."""
         position, world = self.position, self.world
         lines = MetricsFile(self.folder, position.step) if world.first else None
         logged = read_lines(self.folder / NAME)[-1:] if world.first else []
@@ -166,109 +171,112 @@ class Trainer:
             world.say(f"{lines.dropped} logged steps after the checkpoint are done again")
         interrupted = False
         console = Console(self.total, position.step, shown=world.first and not self.quiet)
+        watchdog = Watchdog(world, self.run.training.hang_timeout)
+
         try:
-            with StopVote(world) as vote, console:
-                interrupted = self._loop(vote, console, lines, report)
+            with watchdog, console:
+                interrupted = self._loop(StopVote(world, request), watchdog, console, lines, report)
+                watchdog.beat(position.step, "end")
+                self.game.gather(position.step)
+                if self._over:
+                    self.keeper.take_best(self.objective)
         finally:
             if lines:
                 lines.close()
-        gather_weights(self.objective, self.working, self.engines, world)
-        self.objective.to(world.device)
-        clips = self.consumed
         return Summary(
             folder=self.folder,
             steps=position.step,
-            clips=clips,
+            clips=self.consumed,
             seconds=position.seconds,
             skipped=position.skipped,
             metrics=self.metrics,
             interrupted=interrupted,
             data_digest=self.stream.digest,
             pictures=latest_pictures(self.folder),
+            stopped_early=self._over and position.step < self.total,
+            best_step=position.best_step,
         )
 
-    def _loop(self, vote: StopVote, console: Console, lines: MetricsFile | None, report: Report) -> bool:
+    @property
+    def _over(self) -> bool:
+        return self.position.step >= self.total or self.keeper.stopped_early
+
+    def _loop(
+        self, vote: StopVote, watchdog: Watchdog, console: Console, lines: MetricsFile | None, report: Report
+    ) -> bool:
         """Returns whether a signal ended it."""
         training, position = self.run.training, self.position
-        batches = iter(self.stream) if position.step < self.total else iter(())
+        accumulation = accumulation_steps(training, self.world.size)
+        batches: Iterator[Clip] = iter(()) if self._over else iter(self.stream)
         window = Window()
-        while position.step < self.total:
-            clips = window.fetch(batches, self.accumulation)
-            last = position.step + 1 == self.total
-            logged = last or position.step == 0 or (position.step + 1) % training.log_every == 0
-            found = self._step(clips, logged)
-            position.step += 1
-            console.advance(position.step)
+        while not self._over:
+            step = position.step + 1
+            due = [check for check in self.checks if step % check.every == 0 or step == self.total]
+            logged = bool(due) or step in (1, self.total) or step % training.log_every == 0
+
+            def beat(phase: str, step: int = step) -> None:
+                watchdog.beat(step, phase)
+
+            beat("data")
+            clips = window.fetch(batches, accumulation)
+            outcome = self.game.step(clips, position.step, self.total, logged, beat)
+            position.step = step
+            self.keeper.count(outcome, self.game)
+            console.advance(step)
+            beat("checks")
+            improved = self._look(due, outcome.figures, watchdog.touch)
             if logged:
-                self._log(window, found, console, lines, report)
-            if training.picture_every and (last or position.step % training.picture_every == 0):
+                self._log(window, outcome.figures, console, lines, report)
+            last = self._over
+            if training.picture_every and (last or step % training.picture_every == 0):
+                beat("picture")
                 self._picture()
-            stop = vote.cast()
-            if stop or last or position.step % training.checkpoint_every == 0:
-                position.seconds += window.lap()
-                self._save()
+            beat("vote")
+            stop, signals = vote.cast(self.keeper.checkpoints.signals())
+            with window.stalling():
+                beat("checkpoint")
+                if signals:
+                    self.keeper.checkpoints.heed(signals)
+                if stop or last or improved or step % training.checkpoint_every == 0:
+                    position.seconds += window.lap()
+                    self.keeper.save(self.game, self.stream, last=stop or last)
             if stop and not last:
                 return True
         return False
 
-    def _step(self, clips: list[Clip], logged: bool) -> dict[str, float]:
-        """One optimizer step of every player on the same clips; its loss terms on this rank where it is `logged`."""
-        run, position = self.run, self.position
-        rate = learning_rate(run.schedule, run.optimizer.lr, position.step, self.total)
-        rows: list[dict[str, float]] = []
-        figures: dict[str, float] = {}
-        applied = True
-        for player, engine in self.engines.items():
-            prefix = f"{player}/" if len(self.engines) > 1 else ""
-            with turn(self.working, player):
-                for clip in clips:
-                    total, terms = engine.forward(clip)
-                    engine.backward(total)
-                    if logged:
-                        terms = {"loss": total.detach(), **terms}
-                        rows.append({prefix + name: float(value) for name, value in terms.items()})
-                step = engine.step(rate)
-            figures[f"{prefix}grad_norm"] = step.norm
-            applied = applied and step.applied
-        self._count(applied)
-        return {**merge(rows), **figures, "lr": rate}
-
-    def _count(self, applied: bool) -> None:
-        """The engines decided alike on all ranks; count, and end a run that has gone wrong for good."""
-        position = self.position
-        position.skipped_in_a_row = 0 if applied else position.skipped_in_a_row + 1
-        if applied:
-            return
-        position.skipped += 1
-        self.world.say(f"step {position.step + 1}: gradient not finite, update skipped ({position.skipped} so far)")
-        if position.skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
-            error = ValueError(
-                f"{MAX_SKIPPED_IN_A_ROW} steps in a row had gradients that are not finite; the weights are those of step "
-                f"{position.step + 1 - MAX_SKIPPED_IN_A_ROW}; lower optimizer.lr, or set training.gradient_clipping or "
-                "training.precision=fp32"
-            )
-            error.agreed = True  # type: ignore[attr-defined]
-            raise error
+    def _look(self, due: list[Check], figures: dict[str, float], touch: Callable[[], None]) -> bool:
+        """Look at what is due, for the log; returns whether validation has found the best weights so far."""
+        if not due:
+            return False
+        whole = self.game.gather(self.position.step).eval()
+        try:
+            with torch.no_grad():
+                for check in due:
+                    figures |= check.look(whole, self.world, touch)
+        finally:
+            whole.train()
+        return self.keeper.judge(figures)
 
     def _log(
         self, window: Window, found: dict[str, float], console: Console, lines: MetricsFile | None, report: Report
     ) -> None:
         """metrics.jsonl first, then the record, the console and the sweep."""
-        position = self.position
-        waited, seconds, steps = window.figures()
-        local = {**found, "data_wait": waited / max(seconds, 1e-9)}
-        rows = self.world.gather((local, self.stream.undecodable))
+        position, times = self.position, window.figures()
+        local = {**found, "data_wait": times["waited"] / times["seconds"], "checkpoint_stall": times["stalled"]}
+        rows = self.world.gather(({**local, **self.system.figures()}, self.stream.undecodable))
         if not self.world.first or lines is None:
             return
         self.metrics = {
-            **merge(row for row, _ in rows),
-            "clips_per_second": self.batch * steps / max(seconds, 1e-9),
+            **over_ranks(row for row, _ in rows),
+            "clips_per_second": self.batch * times["steps"] / times["seconds"],
             "epoch": self.consumed / self.stream.num_clips,
             "seconds": position.seconds + window.elapsed(),
             "skipped": float(position.skipped),
             "undecodable": float(sum(count for _, count in rows)),
         }
-        lines.write(position.step, self.metrics)
+        failed = lines.write(position.step, self.metrics)
+        if failed:
+            self.world.say(f"step {position.step} waits to be written to {lines.path}: {failed}")
         if self.told:
             self.told.wake()
         console.show(position.step, self.metrics)
@@ -276,26 +284,18 @@ class Trainer:
 
     def _picture(self) -> None:
         """Rank 0 draws with the gathered weights; the others help gathering and learn whether it failed."""
-        gather_weights(self.objective, self.working, self.engines, self.world)
+        whole = self.game.gather(self.position.step)
         with self.world.agreed():
             if not self.world.first:
                 return
-            self.objective.to(self.world.device)
             if self.shown is None:
                 self.shown = self.picture_clip(self.run.data, self.world.device)
-            save_pictures(self.objective, self.shown, self.folder, self.position.step)
+            try:
+                save_pictures(whole, self.shown, self.folder, self.position.step)
+            except OSError as error:  # a full disk ends no run
+                self.world.say(f"the pictures of step {self.position.step} could not be written: {error}")
             if self.told:
                 self.told.wake()
-
-    def _save(self) -> None:
-        gather_weights(self.objective, self.working, self.engines, self.world)
-        manifest = {
-            "position": asdict(self.position),
-            "loader": self.stream.state(self.consumed).model_dump(mode="json"),
-            **identity(self.run, self.world),
-        }
-        parts = writers(self.engines, self.working, self.objective, self.world)
-        self.checkpoints.save(self.position.step, manifest, parts)
 
 
 def _open_loader(data: Data, **arguments: Any) -> Stream:

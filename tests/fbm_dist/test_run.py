@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -18,14 +19,16 @@ from typing import Any
 import pytest
 import torch
 from mlflow.tracking import MlflowClient
+from safetensors.torch import load_file
 
 from fbm_dist.config import load
 from fbm_dist.registry import load_encoder
 from fbm_dist.run import pretrain
 from fbm_dist.schema import Run
-from fbm_dist.training.metrics import read_lines
-from fbm_dist.training.tracking import unsent
+from fbm_dist.training.monitoring.metrics import read_lines
+from fbm_dist.training.monitoring.tracking import unsent
 from tests.datasets import write_dataset
+from tests.grouped import write_clips
 from tests.runs import make_run
 
 
@@ -44,10 +47,17 @@ def tiny(folder: Path, shards: Path, **sections: Any) -> Run:
     given: dict[str, Any] = {
         "objective": {"family": "fbm", "size": 64, "width": 0.05},
         "data": {"path": str(shards), "clip": {"size": 64, "mirror": 0.5}},
-        "training": {"engine": "torch", "steps": 2, "global_batch": 4, "micro_batch": 4, "picture_every": 1},
+        "training": {
+            "engine": "torch",
+            "steps": 2,
+            "global_batch": 4,
+            "micro_batch": 4,
+            "picture_every": 1,
+            "preflight": "off",
+        },
     }
     for name, values in sections.items():
-        given[name] = {**given.get(name, {}), **values}
+        given[name] = {**given.get(name, {}), **values} if isinstance(values, dict) else values
     return make_run(folder, **given)
 
 
@@ -215,3 +225,79 @@ def test_a_server_that_goes_away_does_not_stop_training(server: Server, data: Pa
     history = client.get_metric_history(str(summary.tracking_run), "loss")
     assert sorted(metric.step for metric in history) == [1, 2, 3, 4, 5, 6]
     assert len(client.list_artifacts(str(summary.tracking_run), "pictures")) == 6
+
+
+def test_validation_stops_early_and_keeps_the_best_average(data: Path, address: str, tmp_path: Path) -> None:
+    """No validation can improve by a million: the first one is the best, the third ends the run; the average's weights are kept."""
+    validation = {"every": 1, "hold_out": 0.5, "patience": 2, "min_improvement": 1e6, "keep": "best"}
+    training = {"steps": 9, "ema_decay": 0.9, "picture_every": 0, "keep_checkpoints": 1}
+    run = tiny(tmp_path / "run", data, training=training, validation=validation)
+    summary = pretrain(run)
+    assert (summary.steps, summary.stopped_early, summary.best_step) == (3, True, 1)
+    lines = read_lines(tmp_path / "run/metrics.jsonl")
+    assert all("validation/loss" in line for line in lines)
+    held = {line["validation/loss"] for line in lines}
+    assert len(held) == 3  # the weights move
+    checkpoints = tmp_path / "run/checkpoints"
+    assert sorted(p.name for p in checkpoints.iterdir()) == ["step-00000001", "step-00000003"]
+    kept = load_file(tmp_path / "run/encoder/encoder.safetensors")
+    averaged = load_file(checkpoints / "step-00000001/ema.safetensors")
+    plain = load_file(checkpoints / "step-00000001/objective.safetensors")
+    shared = {name: next(full for full in averaged if full.endswith(name)) for name in kept if name.endswith("weight")}
+    assert shared
+    assert all(torch.equal(kept[name], averaged[full]) for name, full in shared.items())
+    assert any(not torch.equal(averaged[full], plain[full]) for full in shared.values())
+    assert pretrain(run).stopped_early  # finished: nothing goes on
+
+
+def test_a_run_begins_with_a_registered_encoder(
+    data: Path, address: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tracking = {"mlflow": True, "uri": address, "register_as": "first", "experiment": "tests"}
+    pretrain(tiny(tmp_path / "first", data, tracking=tracking))
+    capsys.readouterr()
+    second = tiny(
+        tmp_path / "second",
+        data,
+        run={"seed": 7},
+        init_from="models:/first/1",
+        tracking={**tracking, "register_as": None},
+    )
+    pretrain(second)
+    told = capsys.readouterr().out
+    assert "init_from models:/first/1: " in told
+    assert "not loaded: " in told  # an encoder has no decoder
+    version = json.loads((tmp_path / "second/version.json").read_text())
+    assert version["init_from.source"] == "models:/first/1"
+    assert len(version["init_from.sha256"]) == 64
+    longer = second.model_copy(update={"training": second.training.model_copy(update={"steps": 3})})
+    pretrain(longer)  # goes on: the checkpoint's weights count, not the first ones
+    assert "init_from" not in capsys.readouterr().out
+
+
+def test_preflight_alone_trains_nothing(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    summary = pretrain(tiny(tmp_path / "run", data, training={"preflight": "only"}))
+    assert summary.steps == 0
+    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == ["preflight.json"]
+    assert "all-reduce" in capsys.readouterr().out
+
+
+def test_a_probe_watches_the_features(data: Path, tmp_path: Path) -> None:
+    more = write_clips(tmp_path / "labelled", [f"group-{i % 6}" for i in range(12)], codec="vp9", frames=16)
+    pretrain(tiny(tmp_path / "run", data, probe={"every": 2, "path": str(more), "label": "colour", "neighbours": 3}))
+    line = read_lines(tmp_path / "run/metrics.jsonl")[-1]
+    assert {"probe/motion_knn", "probe/foreground_knn", "probe/all_knn", "probe/chance"} <= set(line)
+    assert all(0 <= value <= 1 for name, value in line.items() if name.startswith("probe/"))
+
+
+def test_a_lost_run_folder_comes_back_from_the_mirror(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    training = {"checkpoint_mirror": f"file://{tmp_path}/store", "checkpoint_every": 1, "picture_every": 0}
+    pretrain(tiny(tmp_path / "run", data, training=training))
+    shutil.rmtree(tmp_path / "run")
+    capsys.readouterr()
+    assert pretrain(tiny(tmp_path / "run", data, training={**training, "steps": 3})).steps == 3
+    told = capsys.readouterr().out
+    assert "fetched from the mirror" in told
+    assert "goes on from step 2 of 3" in told

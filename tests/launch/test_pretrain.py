@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from fbm_dist.training.metrics import read_lines
+from fbm_dist.training.monitoring.metrics import read_lines
 from tests.datasets import write_dataset
 
 ROOT = Path(__file__).parent.parent.parent

@@ -8,13 +8,14 @@ from torch import Tensor, nn
 
 from fbm_dist.clip import Clip
 from fbm_dist.layers.norms import norm_parameters
-from fbm_dist.layers.pictures import grid, looking, to_uint8
+from fbm_dist.layers.pictures import grid, looking, titled, to_uint8
 from fbm_dist.objectives.fbm.config import FBMConfig
 from fbm_dist.objectives.fbm.losses import background_coherency, feature_distance, foreground_weights, reconstruction
 from fbm_dist.objectives.fbm.network import FBMEncoder, FBMNetwork
 from fbm_dist.objectives.objective import Loss, Objective
 
 PICTURES = 8  # clips that are shown
+COLUMNS = ("input", "foreground", "background", "last foreground")
 REUSED = ("encoder.", "foreground_decoder.")  # the graph runs them twice per step
 
 
@@ -69,19 +70,20 @@ class FBM(Objective):
         return self.model.encoder(clip.video)
 
     def visualize(self, clip: Clip) -> dict[str, UInt8[Tensor, "n h w 3"]]:
-        """{"reconstruction": one picture for each of the first 8 clips}, as Figure 2 of the paper; made in eval mode.
+        """{"reconstruction": one picture for each of the first 8 clips}, with the columns of the paper's Figure 2; made in eval mode.
 
-        Columns: input, first foreground, first background, last foreground. Above what the network makes, under the input's
-        first frame; below what it should make, under the input's last frame. What is masked out is mid-grey.
+        Columns: input, foreground and background of the first frame, foreground of the last. Above what the network should make,
+        beside the input's first frame; below what it makes, beside the input's last frame. What is masked out is mid-grey.
         """
         video, mask = clip.video[:PICTURES], self._mask(clip)[:PICTURES]
         with looking(self):
             out = self.model(video)
         first, last = mask[:, :, 0], mask[:, :, -1]
         frame, final = video[:, :, 0], video[:, :, -1]
-        above = [frame, out.first_foreground, out.first_background, out.last_foreground]
-        below = [final, frame * first, frame * (1 - first), final * last]
-        return {"reconstruction": grid([[to_uint8(tile) for tile in row] for row in (above, below)])}
+        above = [frame, frame * first, frame * (1 - first), final * last]
+        below = [final, out.first_foreground, out.first_background, out.last_foreground]
+        picture = grid([[to_uint8(tile) for tile in row] for row in (above, below)])
+        return {"reconstruction": titled(picture, COLUMNS)}
 
     def encoder(self) -> FBMEncoder:
         """C3D and mapping; shares its parameters with the objective."""

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 import torch
 
+from fbm_dist.data.labels import choose_label
 from fbm_dist.evaluation import evaluate
 from fbm_dist.evaluation.candidates import candidates
-from fbm_dist.evaluation.clips import choose_label, labelled_clips
+from fbm_dist.evaluation.clips import labelled_clips
 from fbm_dist.evaluation.features import extract
 from fbm_dist.evaluation.fine_tuning import steps_to
 from fbm_dist.evaluation.origin import seen_in_pretraining

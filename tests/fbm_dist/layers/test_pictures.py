@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from fbm_dist.layers.pictures import GAP, grid, looking, to_uint8
+from fbm_dist.layers.pictures import GAP, grid, looking, titled, to_uint8
 
 
 def test_values() -> None:
@@ -22,6 +22,20 @@ def test_a_grid_has_white_lines_between_its_tiles_only() -> None:
     assert (picture[:, 3 : 3 + GAP] == 255).all()
     assert (picture[:, :, 4 : 4 + GAP] == 255).all()
     assert (picture == 255).sum() == 2 * 3 * (10 * GAP + 6 * GAP)
+
+
+@pytest.mark.parametrize("side", [32, 64, 128])
+def test_titles_stand_over_their_columns_and_leave_the_picture(side: int) -> None:
+    tiles = [torch.full((2, side, side, 3), 100, dtype=torch.uint8) for _ in range(3)]
+    plain = grid([tiles])
+    picture = titled(plain, ("one", "", "last"))
+    head = picture.shape[1] - side
+    assert torch.equal(picture[:, head:], plain)
+    ink = (picture[0, :head] < 255).any(dim=2).any(dim=0)
+    column = side + GAP
+    assert ink[:side].any()
+    assert not ink[side : 2 * column].any()
+    assert ink[2 * column :].any()
 
 
 def test_looking_restores_each_mode_also_after_an_error() -> None:

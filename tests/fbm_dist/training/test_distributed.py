@@ -61,6 +61,20 @@ def test_srun() -> None:
     }
 
 
+@pytest.mark.parametrize(("node", "tasks"), [("0", "4"), ("1", "4"), ("2", "3"), ("3", "1")])
+def test_a_node_with_fewer_tasks(node: str, tasks: str) -> None:
+    step = {"SLURM_STEP_NUM_TASKS": "12", "SLURM_STEP_TASKS_PER_NODE": "4(x2),3,1", "SLURM_NODEID": node}
+    assert environment(step)["LOCAL_SIZE"] == tasks
+
+
+def test_steps_of_one_job_do_not_share_a_port() -> None:
+    ports = {
+        environment({"SLURM_STEP_NUM_TASKS": "2", "SLURM_JOB_ID": "7", "SLURM_STEP_ID": step})["MASTER_PORT"]
+        for step in "012"
+    }
+    assert len(ports) == 3
+
+
 def test_a_plain_command_in_a_batch_script_is_one_process() -> None:
     assert environment({"SLURM_PROCID": "0", "SLURM_NTASKS": "16"})["WORLD_SIZE"] == "1"
 
@@ -72,6 +86,7 @@ def test_a_plain_command_in_a_batch_script_is_one_process() -> None:
         ("gpu[03-05,9],login", "gpu03"),
         ("a,b", "a"),
         ("rack[2,4]-eth", "rack2-eth"),
+        ("rack[2,4]node[010-012],login", "rack2node010"),
         ("n1.x.y", "n1.x.y"),
     ],
 )

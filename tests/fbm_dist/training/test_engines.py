@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,9 +12,10 @@ import torch
 from fbm_dist.objectives.objective import Objective
 from fbm_dist.schema import Run
 from fbm_dist.training.distributed import start
-from fbm_dist.training.engines import Step, accumulation_steps, build_engine, deepspeed_config, gather_weights
+from fbm_dist.training.engines import Step, accumulation_steps, build_engine
 from fbm_dist.training.optimizers import build_optimizer
 from fbm_dist.training.turn import player_module, turn
+from fbm_dist.training.zero import deepspeed_config
 from tests.distributed import run_ranks
 from tests.runs import make_run
 from tests.toys import Duel, Solo, make_clip
@@ -61,7 +63,7 @@ def by_engines(rank: int, runs: list[Run], kind: str, poison: int | None = None)
     found = []
     for run in runs:
         world = start(run.training)
-        objective, working = game(kind), game(kind)
+        working = game(kind)
         engines = {player: build_engine(run, working, player, world) for player in working.players}
         mine = shards_of(run)[rank::2]
         assert len(mine) == accumulation_steps(run.training, world.size)
@@ -75,8 +77,13 @@ def by_engines(rank: int, runs: list[Run], kind: str, poison: int | None = None)
                             clip.video.fill_(float("nan"))
                         engine.backward(engine.forward(clip)[0])
                 steps.append(engine.step(run.optimizer.lr))
-        gather_weights(objective, working, engines, world)
-        found.append(({name: p.detach().clone() for name, p in objective.named_parameters()}, steps))
+        alone = len(engines) == 1
+        weights = {
+            name if alone else f"{player}.{name}": value
+            for player, engine in engines.items()
+            for name, value in engine.weights().items()
+        }
+        found.append((weights, steps))
     return found
 
 
@@ -89,8 +96,8 @@ def compare(found: Weights, expected: Weights, tolerance: float) -> None:
 
 
 def variants(folder: Path, engine: str, stage: int) -> list[Run]:
-    """One and two micro-batches, with and without clipping, all three optimizers."""
-    cases = ((4, None, "adam"), (2, 0.05, "adamw"), (2, None, "sgd"))
+    """One, two and four micro-batches, with and without clipping, all three optimizers."""
+    cases = ((4, None, "adam"), (2, 0.05, "adamw"), (2, None, "sgd"), (1, None, "sgd"))
     return [
         make_run(
             folder,
@@ -116,6 +123,20 @@ def test_equals_plain_torch(kind: str, engine: str, stage: int, tmp_path: Path) 
             compare(weights, expected, 2e-6)
             assert all(step.applied for step in steps)
             assert [step.norm for step in steps] == pytest.approx(norms, rel=1e-4)
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize(("stage", "parts"), [(1, ("optimizer",)), (2, ("optimizer",)), (3, ("optimizer", "param"))])
+def test_offloading_to_the_cpu_is_passed_through(stage: int, parts: tuple[str, ...], tmp_path: Path) -> None:
+    zero = {f"offload_{part}": {"device": "cpu"} for part in parts}
+    settings = {"zero_stage": stage, "deepspeed": {"zero_optimization": zero}}
+    run = make_run(
+        tmp_path, training=settings, optimizer={"lr": 1e-3, "eps": 1e-3}
+    )  # Adam makes much of a gradient of rounding errors
+    assert deepspeed_config(run.training, 2)["zero_optimization"] == {"stage": stage, **zero}
+    expected, _ = reference(run, "duel")
+    for ((weights, _),) in run_ranks(2, by_engines, [run], "duel"):
+        compare(weights, expected, 2e-6)
 
 
 @pytest.mark.distributed
@@ -155,6 +176,19 @@ def test_deepspeed_is_told_what_it_would_guess_wrong(tmp_path: Path) -> None:
     assert "scheduler" not in config
     assert config["gradient_accumulation_steps"] == 2
     assert config["torch_autocast"]["enabled"] is False
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"train_batch_size": 8}, "training.deepspeed.train_batch_size: the trainer sets it"),
+        ({"zero_optimization": {"stage": 2}}, r"use training\.zero_stage"),
+        ({"zero_optimization": {"offload_optimizer": {"device": "nvme"}}}, "nvme is not supported, cpu is"),
+    ],
+)
+def test_deepspeeds_own_keys_that_cannot_be_given(given: dict[str, Any], told: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=told):
+        deepspeed_config(make_run(tmp_path, training={"deepspeed": given}).training, 1)
 
 
 def test_decay_factors_become_parameter_groups(tmp_path: Path) -> None:

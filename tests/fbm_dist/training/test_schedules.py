@@ -39,6 +39,16 @@ def test_exponential_is_the_staircase_without_steps() -> None:
     assert found == pytest.approx([1.0, 0.5**0.5, 0.5, 0.125])
 
 
+def test_piecewise_is_a_table() -> None:
+    """DeepMask's, with 4,000 steps an epoch: 1e-3 for 50 epochs, 5e-4 to the 120th, then 1e-4."""
+    found = rates(
+        Schedule(decay="piecewise", milestones=((200_000, 0.5), (480_000, 0.1))),
+        [0, 199_999, 200_000, 479_999, 480_000],
+    )
+    assert found == [1.0, 1.0, 0.5, 0.5, 0.1]
+    assert rates(Schedule(decay="piecewise", warmup_steps=2, milestones=((3, 0.5),)), [1, 4, 5]) == [1.0, 1.0, 0.5]
+
+
 def test_scales_with_the_peak() -> None:
     schedule = Schedule(warmup_steps=2, decay="cosine")
     assert learning_rate(schedule, 1e-4, 5, 10) == pytest.approx(1e-4 * learning_rate(schedule, 1.0, 5, 10))

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fbm_dist.clip import Clip
+from fbm_dist.layers.pictures import looking, to_uint8
 from fbm_dist.objectives.fbm.config import FBMConfig
 from fbm_dist.objectives.fbm.objective import FBM
 
@@ -229,12 +230,20 @@ def test_the_picture_is_figure_2(make_clip: Any) -> None:
     generator = torch.get_rng_state()
     picture = objective.visualize(clip)["reconstruction"]
     assert picture.dtype == torch.uint8
-    assert picture.shape == (8, 64 * 2 + 2, 64 * 4 + 3 * 2, 3)
-    truth = picture[0, 66:, 66:130]  # below, second column: the first foreground as it is
+    titles = picture.shape[1] - (64 * 2 + 2)
+    assert 8 <= titles <= 20
+    assert picture.shape == (8, titles + 64 * 2 + 2, 64 * 4 + 3 * 2, 3)
+    truth = picture[0, titles : titles + 64, 66:130]  # above, second column: the first foreground as it is
     inside = clip.mask[0, 0, 0] == 1
     assert (truth[~inside] == 128).all()
     expected = ((clip.video[0, :, 0].permute(1, 2, 0)[inside] + 1) * 127.5).round().to(torch.uint8)
     assert torch.equal(truth[inside], expected)
+    first, last = (to_uint8(clip.video[:1, :, t])[0] for t in (0, -1))
+    assert torch.equal(picture[0, titles : titles + 64, :64], first)
+    assert torch.equal(picture[0, -64:, :64], last)
+    with looking(objective):
+        made = to_uint8(objective.model(clip.video[:8]).last_foreground)
+    assert torch.equal(picture[:, -64:, -64:], made)
     assert objective.model.encoder.training
     assert not objective.model.kernel_decoder.training
     assert all(torch.equal(value, state[name]) for name, value in objective.state_dict().items())

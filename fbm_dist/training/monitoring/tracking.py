@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fbm_dist.training.metrics import NAME, read_lines, read_on
-from fbm_dist.training.pictures import FOLDER as PICTURES
+from fbm_dist.training.monitoring.metrics import NAME, read_lines, read_on
+from fbm_dist.training.monitoring.pictures import FOLDER as PICTURES
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient

@@ -14,9 +14,9 @@ from mlflow.tracking import MlflowClient
 from PIL import Image
 
 from fbm_dist.registry.client import connect, experiment_id
-from fbm_dist.training.metrics import MetricsFile, merge, read_lines, read_on
-from fbm_dist.training.progress import Console, duration
-from fbm_dist.training.tracking import Tracker, flatten, unsent
+from fbm_dist.training.monitoring.metrics import MetricsFile, merge, read_lines, read_on
+from fbm_dist.training.monitoring.progress import Console, duration
+from fbm_dist.training.monitoring.tracking import Tracker, flatten, unsent
 
 
 class Unreliable(MlflowClient):

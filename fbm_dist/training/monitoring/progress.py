@@ -6,11 +6,12 @@ import math
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from types import TracebackType
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-HIDDEN = ("epoch", "seconds", "undecodable", "skipped", "lr", "clips_per_second", "data_wait")
+HIDDEN = ("epoch", "seconds", "undecodable", "skipped", "clips_per_second", "data_wait", "checkpoint_stall", "system/")
 
 
 class Console:
@@ -55,13 +56,15 @@ class Console:
         elif self.shown:
             each = (time.monotonic() - self.started) / max(1, step - self.first)
             left = duration(each * (self.total - step))
-            print(f"step {step}/{self.total}  {figures(metrics)}  {left} left", flush=True)
+            with suppress(OSError):  # nobody reads any more: no reason to stop
+                print(f"step {step}/{self.total}  {figures(metrics)}  {left} left", flush=True)
 
 
 def figures(metrics: Mapping[str, float]) -> str:
     """Loss terms, then speed: `loss 0.412 rec 0.3  lr 1.0e-04  35.1 clips/s  data 3%`."""
-    terms = " ".join(f"{name} {value:.4g}" for name, value in metrics.items() if not name.startswith(HIDDEN))
-    parts = [terms, f"lr {metrics['lr']:.1e}"]
+    rates = [f"{name} {value:.1e}" for name, value in metrics.items() if name.split("/")[-1] == "lr"]
+    shown = {n: v for n, v in metrics.items() if not n.startswith(HIDDEN) and n.split("/")[-1] != "lr"}
+    parts = [" ".join(f"{name} {value:.4g}" for name, value in shown.items()), " ".join(rates)]
     parts.append(f"{metrics['clips_per_second']:.1f} clips/s  data {metrics['data_wait']:.0%}")
     if metrics.get("skipped"):
         parts.append(f"skipped {metrics['skipped']:.0f}")

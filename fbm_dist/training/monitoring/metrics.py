@@ -7,6 +7,7 @@ import math
 import os
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,19 +30,34 @@ class MetricsFile:
             file.flush()
             os.fsync(file.fileno())
         fresh.replace(self.path)
-        self._file = self.path.open("a", encoding="utf-8")
+        self._file = os.open(self.path, os.O_WRONLY | os.O_APPEND)
+        self._waiting = b""  # what the disk had no room for
 
-    def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Append one line and hand it to the system. What is not finite becomes null, since JSON has no word for it."""
+    def write(self, step: int, metrics: Mapping[str, float]) -> str:
+        """Append one line and hand it to the system. What is not finite becomes null, since JSON has no word for it.
+
+        Returns:
+            "", or why lines wait in memory: a full disk ends no run, and they are written when there is room again.
+        """
         values = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
-        self._file.write(json.dumps({"step": step, "time": round(time.time(), 3), **values}) + "\n")
-        self._file.flush()
+        line = json.dumps({"step": step, "time": round(time.time(), 3), **values}) + "\n"
+        self._waiting += line.encode()
+        return self._drain()
+
+    def _drain(self) -> str:
+        try:
+            while self._waiting:
+                self._waiting = self._waiting[os.write(self._file, self._waiting) :]
+        except OSError as error:
+            return str(error)
+        return ""
 
     def close(self) -> None:
-        """Sync and close."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
+        """Write what waits if there is room, sync and close."""
+        self._drain()
+        with suppress(OSError):
+            os.fsync(self._file)
+        os.close(self._file)
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
