@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the tests' fo
 from fbm_dist.clip import Clip
 from fbm_dist.objectives.fbm.config import FBMConfig
 from fbm_dist.schema import Run, Training
-from fbm_dist.training.checkpoints.folder import read_manifest
+from fbm_dist.training.checkpoints.marker import read_manifest
 from fbm_dist.training.monitoring.metrics import NAME, read_lines
 from fbm_dist.training.trainer import train
 from tests.distributed import run_ranks

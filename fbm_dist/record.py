@@ -58,8 +58,12 @@ class RunRecord:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._write_config()
         self.follow()
+        path = self.folder / "version.json"
+        if not self.begun_from and path.exists():  # it goes on: what it began from stays known
+            before = json.loads(path.read_text(encoding="utf-8"))
+            self.begun_from = {key: value for key, value in before.items() if key.startswith("init_from.")}
         version = {**code_version(), **facts, **self.begun_from}
-        write_json(self.folder / "version.json", version)
+        write_json(path, version)
         if self.looked:
             self.looked.write(self.folder)
         if self.tracker:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fbm_dist.objectives.objective import Objective
 from fbm_dist.record import RunRecord, run_name, write_json
@@ -17,6 +18,7 @@ from fbm_dist.training.checkpoints.mirror import Mirror
 from fbm_dist.training.distributed import World, seed_everything, start
 from fbm_dist.training.faults.preflight import preflight
 from fbm_dist.training.faults.stop import StopRequest, listening
+from fbm_dist.training.faults.watchdog import Watchdog
 from fbm_dist.training.initialization import initialize
 from fbm_dist.training.monitoring.probe import check_probe, probe_check
 from fbm_dist.training.monitoring.tracking import unsent
@@ -47,36 +49,47 @@ def pretrain(run: Run, report: Report = lambda metrics: None, request: StopReque
 
 def _pretrain(run: Run, report: Report, request: StopRequest) -> Summary:
     world = start(run.training)
-    with world.agreed():
-        check_clip(run)
-        finished = read_finished(run) if world.first else None
-    summary = world.broadcast(finished)
-    if summary is not None:
-        return _already(run, world, summary)
-    seed_everything(run.run.seed)  # the same first weights on every rank
-    with world.agreed():
-        objective = run.objective.build()
-        check_validation(run, objective.players)
-        check_probe(run)
-        checks = checks_of(run)
-    looked = preflight(run, world, objective)
-    if run.training.preflight == "only":
-        return Summary(run.run.folder, 0, 0, 0.0, 0, {}, interrupted=False, data_digest="")
-    with world.agreed():
-        record = RunRecord(run, world, looked) if world.first else None
-        copies = mirror_of(run, world)
-    run = run.model_copy(update={"data": training_filter(run.data, run.validation)})
-    status = "FAILED"
-    try:
-        begin = partial(begin_from, run, world, record)
-        summary = train(
-            run, objective, report, record=record, begin=begin, checks=checks, copies=copies, request=request
-        )
-        status = "KILLED" if summary.interrupted else "FINISHED"
-    finally:
-        if record:
-            record.close(status)
+    with Watchdog(world, run.training.hang_timeout) as watchdog:
+        only = run.training.preflight == "only"
+        with world.agreed():
+            check_clip(run)
+            check_folder(run)
+            finished = read_finished(run) if world.first and not only else None
+        summary = world.broadcast(finished)
+        if summary is not None:
+            return _already(run, world, summary)
+        seed_everything(run.run.seed)  # the same first weights on every rank
+        with world.agreed():
+            objective = run.objective.build()
+            check_validation(run, objective.players)
+            check_probe(run)
+            checks = checks_of(run)
+        watchdog.beat(0, "preflight")
+        looked = preflight(run, world, objective)
+        if only:
+            return Summary(run.run.folder, 0, 0, 0.0, 0, {}, interrupted=False, data_digest="")
+        with world.agreed():
+            record = RunRecord(run, world, looked) if world.first else None
+            copies = mirror_of(run, world)
+        run = run.model_copy(update={"data": training_filter(run.data, run.validation)})
+        settings: dict[str, Any] = {"checks": checks, "copies": copies, "request": request, "watchdog": watchdog}
+        status = "FAILED"
+        try:
+            begin = partial(begin_from, run, world, record)
+            summary = train(run, objective, report, record=record, begin=begin, **settings)
+            status = "KILLED" if summary.interrupted else "FINISHED"
+        finally:
+            if record:
+                record.close(status)
+        watchdog.beat(summary.steps, "register")
+        with watchdog.paused():  # a server has all the time that it wants
+            return _end(run, world, objective, summary, record)
+
+
+def _end(run: Run, world: World, objective: Objective, summary: Summary, record: RunRecord | None) -> Summary:
+    """Say how it ended, and keep the encoder of a run that has come to its end."""
     if summary.interrupted:
+        world.barrier()  # rank 0 has told the server by now; a launcher ends it soon after the first rank has left
         world.say(f"stopped by a signal after step {summary.steps}; the same command goes on from there")
         return summary
     if summary.stopped_early:
@@ -85,6 +98,20 @@ def _pretrain(run: Run, report: Report, request: StopRequest) -> Summary:
         if world.first:
             summary = keep(run, objective, summary, record.tracker.run_id if record and record.tracker else None)
     return world.broadcast(summary)
+
+
+def check_folder(run: Run) -> None:
+    """The run folder is one, or can be made.
+
+    Raises:
+        ValueError: saying why not.
+    """
+    folder = run.run.folder
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    if not there.is_dir():
+        raise ValueError(f"run.folder={folder}: {there} is a file; give another folder")
+    if not os.access(there, os.W_OK):
+        raise ValueError(f"run.folder={folder}: {there} cannot be written to; give another folder")
 
 
 def checks_of(run: Run) -> list[Check]:
@@ -190,8 +217,7 @@ def keep(run: Run, objective: Objective, summary: Summary, tracking_run: str | N
         uri = f"models:/{name}/{version}"
         print(f"registered: {uri}", flush=True)
     summary = dataclasses.replace(summary, encoder=folder, model_uri=uri, tracking_run=tracking_run)
-    length = {"steps": run.training.steps, "epochs": run.training.epochs}
-    found = {"objective": run.objective.model_dump(mode="json"), "length": length, "register_as": name}
+    found = {"objective": run.objective.model_dump(mode="json"), "length": length_of(run), "register_as": name}
     write_json(run.run.folder / FINISHED, {**found, "summary": dataclasses.asdict(summary)})
     return summary
 
@@ -205,17 +231,28 @@ def read_finished(run: Run) -> Summary | None:
     path = run.run.folder / FINISHED
     if not path.exists():
         return None
-    found = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}); remove it, and the run goes on from its checkpoint") from None
     for key, old, new in differences(found["objective"], run.objective.model_dump(mode="json"), "objective"):
         raise ValueError(
             f"{run.run.folder} holds a finished run with {key}={old!r}, not {new!r}; give another run.folder"
         )
-    length = {"steps": run.training.steps, "epochs": run.training.epochs}
-    if found["length"] != length or found["register_as"] != run.tracking.register_as:
+    if found["length"] != length_of(run) or found["register_as"] != run.tracking.register_as:
         return None  # longer, or to be registered: the trainer goes on from the last checkpoint
     values = found["summary"]
     paths = {key: Path(values[key]) if values[key] else None for key in ("folder", "encoder")}
     return Summary(**{**values, **paths, "pictures": tuple(Path(p) for p in values["pictures"])})
+
+
+def length_of(run: Run) -> dict[str, Any]:
+    """What decides when a run is at its end, and which weights it keeps."""
+    training, validation = run.training, run.validation
+    length: dict[str, Any] = {"steps": training.steps, "epochs": training.epochs}
+    if validation:
+        length |= {"patience": validation.patience, "keep": validation.keep}
+    return length
 
 
 def _already(run: Run, world: World, summary: Summary) -> Summary:

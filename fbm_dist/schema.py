@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, model_validator
 
 from data_tools.config import Config
 from fbm_dist.objectives.classifier.config import ClassifierConfig
@@ -97,9 +97,14 @@ class Schedule(Config):
     floor: float = Field(0.0, ge=0, le=1)  # cosine: final share of the peak
     gamma: float = Field(0.5, gt=0, le=1)  # step: factor every `every` steps; exponential: the same, continuously
     every: int = Field(100_000, ge=1)
-    milestones: tuple[
-        tuple[int, float], ...
-    ] = ()  # piecewise: (steps after the warm-up, share of the peak from there on)
+    # piecewise: (steps after the warm-up, share of the peak from there on)
+    milestones: tuple[tuple[NonNegativeInt, NonNegativeFloat], ...] = ()
+
+    @model_validator(mode="after")
+    def _milestones(self) -> Schedule:
+        if (self.decay == "piecewise") != bool(self.milestones):
+            raise ValueError("schedule.decay=piecewise and schedule.milestones belong together")
+        return self
 
 
 class Player(Config):

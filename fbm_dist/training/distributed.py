@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import random
 import re
@@ -16,6 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 import torch.distributed as dist
+from torch.distributed import distributed_c10d
 
 from fbm_dist.schema import Training
 
@@ -26,6 +26,13 @@ DEFAULT_PORT = 29500
 
 class PeerError(ValueError):
     """What went wrong on another rank, told on this one."""
+
+
+def agreed(text: str) -> ValueError:
+    """An error that every rank raises by itself, with the same text: rank 0 alone has to speak about it."""
+    error = ValueError(text)
+    error.agreed = True  # type: ignore[attr-defined]
+    return error
 
 
 @dataclass(frozen=True)
@@ -164,13 +171,12 @@ def start(training: Training) -> World:
     names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_SIZE")
     rank, local_rank, size, local_size = (int(variables[name]) for name in names)
     device = choose_device(training.device, local_rank)
+    # The watchdog, which names the rank, comes first; DeepSpeed makes groups of its own, with torch's defaults.
+    timeout = max(TIMEOUT, timedelta(seconds=2 * training.hang_timeout))
+    distributed_c10d.default_pg_timeout = distributed_c10d.default_pg_nccl_timeout = timeout
     if not dist.is_initialized() and (size > 1 or training.engine == "deepspeed"):
         os.environ.update(variables)  # torch and DeepSpeed read them again
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"  # objects travel over CPU in both
-        timeout = max(
-            TIMEOUT, timedelta(seconds=2 * training.hang_timeout)
-        )  # the watchdog, which names the rank, comes first
-        os.environ.setdefault("DEEPSPEED_TIMEOUT", str(math.ceil(timeout.total_seconds() / 60)))  # of its own groups
         if size == 1:  # an own store: no port, so that any number of single runs share a machine
             dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1, timeout=timeout)
         else:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import math
+from collections import defaultdict
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -17,25 +19,24 @@ from fbm_dist.objectives.objective import Objective
 from fbm_dist.schema import Run
 from fbm_dist.training.checkpoints.parts import Part, Saved, assemble, take
 from fbm_dist.training.distributed import World, random_state, restore_random_state, seed_everything
-from fbm_dist.training.ema import Average
-from fbm_dist.training.engines import Engine, build_engine
+from fbm_dist.training.engines.engine import Engine, build_engine
+from fbm_dist.training.engines.places import pieces, state_kinds, updates_done
+from fbm_dist.training.engines.turn import player_module, turn
 from fbm_dist.training.faults.guard import NOT_FINITE, SPIKE, SpikeGuard
 from fbm_dist.training.monitoring.metrics import merge
-from fbm_dist.training.optimizers import peak_rate, settings
-from fbm_dist.training.places import pieces, state_kinds, updates_done
-from fbm_dist.training.schedules import learning_rate
-from fbm_dist.training.turn import turn
+from fbm_dist.training.optimization.ema import Average
+from fbm_dist.training.optimization.optimizers import peak_rate, settings
+from fbm_dist.training.optimization.schedules import learning_rate
 
 
 @dataclass
 class Outcome:
-    """What one step of all players did. `applied`: every update was;"""
+    """What one step of all players did."""
 
-    applied: bool = True
-    why: str = ""  # NOT_FINITE or SPIKE
-    figures: dict[str, float] = field(
-        default_factory=dict
-    )  # loss terms of this rank where asked for, gradient norms, rates
+    applied: bool = True  # every player's update was
+    why: str = ""  # else NOT_FINITE or SPIKE
+    # Loss terms of this rank where asked for, gradient norms, rates.
+    figures: dict[str, float] = field(default_factory=dict)
 
 
 class Game:
@@ -68,6 +69,7 @@ class Game:
         for player in self.engines:
             prefix = f"{player}/" if len(self.engines) > 1 else ""
             rate = self._rate(player, step, total)
+            before = [buffer.clone() for buffer in self.working.buffers()]  # BatchNorm statistics
             with turn(self.working, player):
                 rows += self._gradient(player, clips, prefix, logged, outcome, beat)
                 beat("step")
@@ -78,6 +80,8 @@ class Game:
                 self.guards[player].accept(self._means[player])
             if not done.applied:
                 outcome.applied, outcome.why = False, outcome.why or NOT_FINITE
+                for buffer, value in zip(self.working.buffers(), before, strict=True):
+                    buffer.copy_(value)
             outcome.figures[f"{prefix}grad_norm"] = done.norm
             rates[f"{prefix}lr"] = rate
         one = len(set(rates.values())) == 1
@@ -99,7 +103,8 @@ class Game:
             if guard and number == len(clips):
                 mean = float(self.world.mean_(torch.stack(losses).float().mean()))
                 if guard.judge(mean):
-                    outcome.why, loss = SPIKE, loss * float("nan")
+                    outcome.why = SPIKE if math.isfinite(mean) else NOT_FINITE
+                    loss = loss * float("nan")
                 self._means[player] = mean
             beat("backward")
             engine.backward(loss)
@@ -134,14 +139,17 @@ class Game:
                     target.copy_(state[name])
 
     def _averaged(self, player: str) -> dict[str, Tensor]:
-        """Full averaged parameters on the CPU: every rank adds its stretches into zeros."""
-        shapes = {name: p for name, p in self.objective.named_parameters() if p.requires_grad}
-        prefix = self._full(player, "")
-        full = {n.removeprefix(prefix): torch.zeros(p.shape) for n, p in shapes.items() if n.startswith(prefix)}
+        """Full averaged parameters on the CPU: every rank adds its stretches into zeros, on the device that reduces fastest."""
+        full = {}
+        pieces_of: dict[str, list[tuple[int, Tensor]]] = defaultdict(list)
         for (_, name, start), values in self.averages[player].pieces().items():
-            full[name].view(-1)[start : start + len(values)] = values.cpu()
-        for values in full.values():
-            self.world.sum_(values)
+            pieces_of[name].append((start, values))
+        for name, parameter in player_module(self.objective, player).named_parameters():
+            if parameter.requires_grad:
+                whole = torch.zeros(parameter.numel(), device=self.world.device)
+                for start, values in pieces_of[name]:
+                    whole[start : start + len(values)] = values
+                full[name] = self.world.sum_(whole).cpu().view(parameter.shape)
         return full
 
     def part(self, copied: bool) -> Part:

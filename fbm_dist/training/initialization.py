@@ -136,7 +136,7 @@ def _load(objective: Objective, init: InitFrom, found: Found) -> Loaded:
         with safe_open(found.path, framework="pt") as file:
             there = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 - not a dict
             plan = make_plan(here, there, init, encoder_names(objective))
-            if not plan.pairs:
+            if not any(len(here[name]) > 1 for name in plan.pairs):  # counters of BatchNorm fit anywhere
                 raise ValueError(_nothing_fits(init, here, there))
             values = {name: file.get_tensor(old) for name, old in plan.pairs.items()}
     except (OSError, SafetensorError) as error:

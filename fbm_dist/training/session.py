@@ -114,13 +114,14 @@ class Window:
         self.stalled += time.monotonic() - began
 
     def figures(self) -> dict[str, float]:
-        """Since the last call: seconds, waiting for data, waiting for checkpoints, and the number of steps."""
+        """Since the last call: seconds, of them waiting for data and for checkpoints, and the number of steps; and seconds since `lap`."""
         now = time.monotonic()
         found = {
             "seconds": max(now - self.started, 1e-9),
             "waited": self.waited,
             "stalled": self.stalled,
             "steps": float(self.steps),
+            "session": self.elapsed(),
         }
         self.started, self.waited, self.stalled, self.steps = now, 0.0, 0.0, 0
         return found

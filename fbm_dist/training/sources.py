@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fbm_dist.schema import InitFrom
-from fbm_dist.training.checkpoints.folder import MARKER
+from fbm_dist.training.checkpoints.marker import MARKER
 from fbm_dist.training.checkpoints.parts import AVERAGE, WEIGHTS
 
 Fetch = Callable[

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,11 +11,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from fbm_dist.training.checkpoints.marker import (
+    FORMAT,
+    MARKER,
+    damage,
+    digest,
+    name_of,
+    read_manifest,
+    sync_folder,
+    write_marker,
+)
 from fbm_dist.training.checkpoints.parts import Part
-from fbm_dist.training.distributed import World
+from fbm_dist.training.distributed import World, agreed
 
-MARKER = "complete.json"  # written last; holds the manifest and every file's size and sha256
-FORMAT = 2
 MAX_FAILURES = 3  # saves in a row that may fail before the run ends
 NONE = -1.0  # no step
 
@@ -59,6 +65,8 @@ class Checkpoints:
         self._threads = ThreadPoolExecutor(1, "checkpoint")
         self._senders = ThreadPoolExecutor(1, "mirror")  # a slow store holds up no save
         self._outgoing: set[str] = set()  # names of checkpoints on their way to the mirror
+        self._sending: tuple[Future[None], str] | None = None
+        self._spared: set[str] = set()  # kept beside the newest
         self._pending: Save | None = None
         self._settled = self._failed = self._done = NONE  # steps: written or failed here; failed here; published
         self._why = ""
@@ -71,12 +79,14 @@ class Checkpoints:
         part: Part,
         assemble: Callable[[Path], None],
         keep: Iterable[int] = (),
+        last: bool = False,
     ) -> None:
         """Save a checkpoint of `step`; in the background, or before it returns.
 
         Args:
             assemble: what rank 0 does in the folder when all parts are there.
             keep: steps whose checkpoints are kept beside the newest ones.
+            last: see `finish`, which is called then.
         Raises:
             ValueError: as `finish`.
         """
@@ -85,8 +95,8 @@ class Checkpoints:
         save = Save(step, partial, manifest, assemble, frozenset(keep))
         save.written = self._threads.submit(self._write, save, part)
         self._pending = save
-        if not self.background:
-            self.finish()
+        if last or not self.background:
+            self.finish(last=last)
 
     def signals(self) -> list[float]:
         """What the other ranks must know; to be reduced by maximum."""
@@ -135,12 +145,32 @@ class Checkpoints:
         self._senders.shutdown(wait=True)
 
     def open(self) -> tuple[Path, dict[str, Any]] | None:
-        """At the start of a session: clear away what is half written, look into the mirror, then `newest`."""
+        """At the start of a session: clear away what is half written, look into the mirror, then `newest`.
+
+        Damaged ones that are newer are put aside as `.damaged-step-...`: steps are done again under their names.
+
+        Raises:
+            ValueError: there are checkpoints, and none is whole.
+        """
         with self.world.agreed():
             if self.world.first:
                 self._clear()
                 self._fetch()
-        return self.newest()
+        listed = self.world.broadcast(self._listed())
+        found = self.newest()
+        with self.world.agreed():
+            if found is None and listed:
+                raise ValueError(
+                    f"{self.folder}: none of the {len(listed)} checkpoints is whole, or they are of an older version of this "
+                    "project; move the folder away to begin anew"
+                )
+            if found is not None and self.world.first:
+                for folder in listed:
+                    if folder.name > found[0].name and folder.exists():
+                        aside = folder.with_name(f".damaged-{folder.name}")
+                        shutil.rmtree(aside, ignore_errors=True)
+                        folder.rename(aside)
+        return found
 
     def newest(
         self, accept: Callable[[dict[str, Any]], bool] = lambda manifest: True
@@ -151,25 +181,36 @@ class Checkpoints:
             accept: whether one with this manifest will do.
         """
         for folder in self.world.broadcast(self._listed()):
-            manifest, damage = self._examine(folder)
-            if manifest is not None and not accept(manifest):
-                continue
-            if damage:
-                self.world.say(f"{folder}: damaged ({damage})")
-                if self._replaced(folder):
-                    manifest, damage = self._examine(folder)
-            if not damage and manifest is not None:
+            manifest = self._whole(folder, accept)
+            if manifest is not None:
                 return folder, manifest
-            self.world.say(f"{folder}: passed over for the one before")
         return None
+
+    def whole(self, step: int) -> Path | None:
+        """The checkpoint of `step`, from the mirror where it is damaged or missing here; None: there is none."""
+        folder = self.of(step)
+        return folder if self._whole(folder, lambda manifest: True) is not None else None
+
+    def _whole(self, folder: Path, accept: Callable[[dict[str, Any]], bool]) -> dict[str, Any] | None:
+        """The manifest of a checkpoint that will do and is whole, or can be made so."""
+        manifest, wrong = self._examine(folder)
+        if manifest is not None and not accept(manifest):
+            return None
+        if wrong:
+            self.world.say(f"{folder}: damaged ({wrong})")
+            if self._replaced(folder):
+                manifest, wrong = self._examine(folder)
+        if wrong:
+            self.world.say(f"{folder}: passed over")
+        return None if wrong else manifest
 
     def _examine(self, folder: Path) -> tuple[dict[str, Any] | None, str]:
         """(manifest, what is wrong with it on some rank), the same on every rank."""
         manifest = self.world.broadcast(read_manifest(folder) if self.world.first else None)
         if manifest is None:
             return None, f"{MARKER} is missing or unreadable"
-        damage = [text for text in self.world.gather(self._damage(folder, manifest)) if text]
-        return manifest, damage[0] if damage else ""
+        found = self.world.gather(damage(folder, manifest, self.world.rank, self.world.size))
+        return manifest, next((text for text in found if text), "")
 
     def _replaced(self, folder: Path) -> bool:
         """Whether the mirror had a sound copy, which is now in the place of the damaged one."""
@@ -222,24 +263,24 @@ class Checkpoints:
         partial, final = save.partial, self.of(save.step)
         save.assemble(partial)
         files: dict[str, Any] = {}
-        for note in sorted(partial.glob(".digests-*.json")):
+        for rank in range(self.world.size):  # by name: a listing of a network's file system may lag behind
+            note = partial / f".digests-{rank:05d}.json"
             files |= json.loads(note.read_text())
             note.unlink()
         files |= {p.name: digest(p, sync=True) for p in partial.iterdir() if p.name not in files}
         manifest = {"format": FORMAT, "step": save.step, **save.manifest, "files": files}
-        with (partial / MARKER).open("w", encoding="utf-8") as file:
-            json.dump(manifest, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        _sync_folder(partial)
+        write_marker(partial, manifest)
         if final.exists():  # a damaged one of the same step, passed over before
             shutil.rmtree(final)
         partial.rename(final)
-        _sync_folder(self.folder)
-        self._forget_old(save.keep)
+        sync_folder(self.folder)
+        if self._sending is not None and self._sending[0].cancel():  # a slow store gets the newest, not all
+            self._outgoing.discard(self._sending[1])
+        self._forget_old(save)
         if self.copies is not None:
             self._outgoing.add(final.name)
-            self._senders.submit(self._send, final, [name_of(step) for step in save.keep])
+            keep = [name_of(step) for step in save.keep]
+            self._sending = self._senders.submit(self._send, final, keep), final.name
 
     def _send(self, folder: Path, keep: list[str]) -> None:
         assert self.copies is not None
@@ -250,10 +291,15 @@ class Checkpoints:
         finally:
             self._outgoing.discard(folder.name)
 
-    def _forget_old(self, keep: frozenset[int]) -> None:
-        """Keep the newest `self.keep` and those in `keep`. Renamed first: a reader sees a checkpoint whole or not at all."""
-        spared = {name_of(step) for step in keep} | self._outgoing
-        for folder in [f for f in self._listed()[self.keep :] if f.name not in spared]:
+    def _forget_old(self, save: Save) -> None:
+        """Keep the newest `self.keep` up to this one, and those that the save names: one that never came leaves its forerunner.
+
+        Renamed first: a reader sees a checkpoint whole or not at all.
+        """
+        if all(self.of(step).exists() for step in save.keep):
+            self._spared = {name_of(step) for step in save.keep}
+        older = [f for f in self._listed() if f.name <= name_of(save.step)][self.keep :]
+        for folder in [f for f in older if f.name not in self._spared | self._outgoing]:
             doomed = folder.rename(folder.with_name(f".{folder.name}.partial"))
             shutil.rmtree(doomed, ignore_errors=True)
 
@@ -285,51 +331,4 @@ class Checkpoints:
         if self._failures < MAX_FAILURES:
             self.world.say(f"{text}; training goes on, and the next one is tried in its time")
             return
-        clear = ValueError(f"{text}; the last good one is intact, and the same command goes on from there")
-        clear.agreed = True  # type: ignore[attr-defined]
-        raise clear
-
-    def _damage(self, folder: Path, manifest: dict[str, Any]) -> str | None:
-        """What is wrong with this rank's share of the files, None if nothing: reading them all is shared out."""
-        for name in sorted(manifest["files"])[self.world.rank :: self.world.size]:
-            size, sha256 = manifest["files"][name]
-            path = folder / name
-            try:
-                if path.stat().st_size != size:
-                    return f"{name} has {path.stat().st_size} bytes, not {size}"
-                if digest(path)[1] != sha256:
-                    return f"{name} does not have its checksum"
-            except OSError as error:
-                return f"{name}: {error.strerror}"
-        return None
-
-
-def name_of(step: int) -> str:
-    """Of the checkpoint of a step."""
-    return f"step-{step:08d}"
-
-
-def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """What a checkpoint says about itself; None where it is not whole, or of another format."""
-    try:
-        manifest = json.loads((folder / MARKER).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return manifest if isinstance(manifest, dict) and manifest.get("format") == FORMAT else None
-
-
-def digest(path: Path, sync: bool = False) -> tuple[int, str]:
-    """(bytes, sha256) of a file. `sync`: it must survive a power cut."""
-    with path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        if sync:
-            os.fsync(file.fileno())
-    return path.stat().st_size, sha256
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        raise agreed(f"{text}; the last good one is intact, and the same command goes on from there")

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from fbm_dist.schema import Run
 from fbm_dist.training.distributed import World
+from fbm_dist.training.optimization.optimizers import settings
 
 
-def identity(run: Run, world: World) -> dict[str, Any]:
+def identity(run: Run, world: World, players: Sequence[str]) -> dict[str, Any]:
     """For the manifest: what `refuse_changes` and `changes` compare."""
     training = run.training
     return {
         "objective": run.objective.model_dump(mode="json"),
         "seed": run.run.seed,
         "global_batch": training.global_batch,
-        "optimizer": _kinds(run),
+        "optimizer": _kinds(run, players),
         "engine": engine_name(run),
         "micro_batch": training.micro_batch,
         "world_size": world.size,
@@ -27,7 +29,7 @@ def engine_name(run: Run) -> str:
     return f"ZeRO-{run.training.zero_stage}" if run.training.engine == "deepspeed" else "torch"
 
 
-def refuse_changes(manifest: dict[str, Any], run: Run) -> None:
+def refuse_changes(manifest: dict[str, Any], run: Run, players: Sequence[str]) -> None:
     """A run goes on only as what it was: the same objective, order of data, global batch and kind of optimizer.
 
     Raises:
@@ -38,7 +40,7 @@ def refuse_changes(manifest: dict[str, Any], run: Run) -> None:
         raise ValueError(_refusal(run, "objective.family", then["family"], now["family"]))
     for key, old, new in (
         *differences(then, now, "objective"),
-        *differences(manifest["optimizer"], _kinds(run), ""),
+        *differences(manifest["optimizer"], _kinds(run, players), ""),
         *differences(manifest["seed"], run.run.seed, "run.seed"),
         *differences(manifest["global_batch"], run.training.global_batch, "training.global_batch"),
     ):
@@ -66,9 +68,13 @@ def differences(then: Any, now: Any, path: str) -> list[tuple[str, Any, Any]]:
     return [] if then == now else [(path, then, now)]
 
 
-def _kinds(run: Run) -> dict[str, str]:
-    own = {f"players.{name}.optimizer.kind": p.optimizer.kind for name, p in run.players.items() if p.optimizer}
-    return {"optimizer.kind": run.optimizer.kind, **own}
+def _kinds(run: Run, players: Sequence[str]) -> dict[str, str]:
+    """Key -> kind of every player's optimizer."""
+    alone = len(players) == 1
+    return {
+        "optimizer.kind" if alone else f"players.{player}.optimizer.kind": settings(run, player).optimizer.kind
+        for player in players
+    }
 
 
 def _refusal(run: Run, key: str, old: Any, new: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,14 +25,14 @@ from fbm_dist.training.session import Position, Stream
 class Keeper:
     """The part of a run's state that moves, and its checkpoints."""
 
-    def __init__(self, run: Run, world: World, copies: Copies | None = None) -> None:
+    def __init__(self, run: Run, world: World, players: Sequence[str], copies: Copies | None = None) -> None:
         """Find the newest checkpoint of the run folder (or of the mirror, through `copies`), and take the position from it.
 
         Raises:
             ValueError: it belongs to another run.
         """
         training = run.training
-        self.run, self.world = run, world
+        self.run, self.world, self.players = run, world, tuple(players)
         self.recovery = Recovery(training.guard)
         self.stopping = EarlyStopping(run.validation) if run.validation else None
         self.checkpoints = Checkpoints(
@@ -41,12 +42,13 @@ class Keeper:
             background=training.async_checkpoints,
             copies=copies,
         )
+        self._waiting = False  # a checkpoint is due
         found = self.checkpoints.open()
         self.found = found  # (folder, manifest) that this session goes on from
         self.position = Position(**found[1]["position"]) if found else Position()
         if found:
             with world.agreed():
-                refuse_changes(found[1], run)
+                refuse_changes(found[1], run, self.players)
 
     def check_data(self, stream: Stream, consumed: int) -> None:
         """The stream must give what the checkpoint's run would have read next.
@@ -59,6 +61,12 @@ class Keeper:
                 state = stream.state(consumed)
                 type(state)(**self.found[1]["loader"]).check(state)
 
+    def prepare(self, objective: Objective) -> None:
+        """Put the checkpoint's weights into a freshly built objective: those that are not trained come from nowhere else."""
+        if self.found is not None:
+            with self.world.agreed():
+                load_whole(objective, self.found[0] / WEIGHTS)
+
     def resume(self, game: Game, total: int) -> None:
         """Put everything back as the checkpoint has it, and say what is different now."""
         if self.found is None:
@@ -66,8 +74,9 @@ class Keeper:
         folder, manifest = self.found
         game.load(folder, manifest["game"])
         self.recovery.restore(manifest["recovery"])
-        if self.stopping and manifest["stopping"]:
-            self.stopping.restore(manifest["stopping"])
+        if self.stopping and not (manifest["stopping"] and self.stopping.restore(manifest["stopping"])):
+            self.position.best_step = None
+            self.world.say("validation judges by another measure now: its best begins anew")
         self.world.say(f"{self.run.run.folder}: goes on from step {self.position.step} of {total}")
         changed = changes(manifest, self.run, self.world)
         if not changed:
@@ -79,26 +88,29 @@ class Keeper:
                 "BatchNorm takes its statistics per process: losses will not be those of before to the last digits"
             )
 
+    def due(self) -> bool:
+        """Whether a checkpoint should be made after this step: not in a row of skipped ones, whose weights are there already."""
+        self._waiting = self._waiting or self.position.step % self.run.training.checkpoint_every == 0
+        return self._waiting and not self.recovery.in_a_row
+
     def save(self, game: Game, stream: Stream, *, last: bool) -> None:
         """Begin to save; wait for it if it is the `last` one.
 
         Raises:
             ValueError: it cannot be written, and there has been no other for long, or will be.
         """
-        position = self.position
+        position, self._waiting = self.position, False
         manifest = {
             "position": asdict(position),
             "loader": stream.state(position.step * self.run.training.global_batch).model_dump(mode="json"),
             "game": game.state(),
             "recovery": self.recovery.state(),
             "stopping": self.stopping.state() if self.stopping else None,
-            **identity(self.run, self.world),
+            **identity(self.run, self.world, self.players),
         }
         keep = [position.best_step] if position.best_step is not None else []
         part = game.part(self.run.training.async_checkpoints and not last)
-        self.checkpoints.begin(position.step, manifest, part, game.assembler(), keep)
-        if last:
-            self.checkpoints.finish(last=True)
+        self.checkpoints.begin(position.step, manifest, part, game.assembler(), keep, last)
 
     def count(self, outcome: Outcome, game: Game) -> None:
         """Take note of a step; after many skipped ones go back to older weights.
@@ -147,8 +159,12 @@ class Keeper:
         best, validation = self.position.best_step, self.run.validation
         if validation is None or validation.keep == "last" or best is None or best == self.position.step:
             return
+        folder = self.checkpoints.whole(best)
+        if folder is None:
+            self.world.say(f"the checkpoint of step {best}, the best by validation, is gone: the last weights are kept")
+            return
         with self.world.agreed():
-            load_whole(objective, self.checkpoints.of(best))
+            load_whole(objective, folder / (AVERAGE if (folder / AVERAGE).exists() else WEIGHTS))
         self.world.say(f"kept are the weights of step {best}, the best by validation")
 
     def close(self) -> None:
@@ -156,9 +172,8 @@ class Keeper:
         self.checkpoints.close()
 
 
-def load_whole(objective: Objective, folder: Path) -> None:
-    """Load a checkpoint's full weights (averaged ones, where it has them) and buffers into an objective."""
-    path = folder / AVERAGE if (folder / AVERAGE).exists() else folder / WEIGHTS
+def load_whole(objective: Objective, path: Path) -> None:
+    """Load a file of full weights and buffers into an objective."""
     state: dict[str, Any] = load_file(path)
     with torch.no_grad():
         for name, target in [*objective.named_parameters(), *objective.named_buffers()]:

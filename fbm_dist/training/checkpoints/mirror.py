@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import fsspec
 
-from fbm_dist.training.checkpoints.folder import FORMAT, MARKER, _sync_folder, digest
+from fbm_dist.training.checkpoints.marker import FORMAT, MARKER, digest, sync_folder
 
 T = TypeVar("T")
 ATTEMPTS = 5  # of one transfer
@@ -134,11 +134,11 @@ class Mirror:
                 list(transfers.map(lambda item: self._get(name, partial, *item), sorted(files.items())))
             (partial / MARKER).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
             digest(partial / MARKER, sync=True)
-            _sync_folder(partial)
+            sync_folder(partial)
             if final.exists():
                 shutil.rmtree(final)
             partial.rename(final)
-            _sync_folder(into)
+            sync_folder(into)
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise

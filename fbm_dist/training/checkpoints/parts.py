@@ -23,8 +23,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from fbm_dist.training.ema import EMA
-from fbm_dist.training.places import MASTER
+from fbm_dist.training.engines.places import MASTER
+from fbm_dist.training.optimization.ema import EMA
 
 WEIGHTS = "objective.safetensors"
 AVERAGE = "ema.safetensors"

@@ -21,8 +21,8 @@ from rich.filesize import decimal
 from fbm_dist.data.index import Index
 from fbm_dist.objectives.objective import Objective
 from fbm_dist.schema import Run
+from fbm_dist.training.engines.turn import player_module
 from fbm_dist.training.faults.site import Row, Site
-from fbm_dist.training.turn import player_module
 
 PACKAGES = ("torch", "deepspeed", "numpy", "nvidia-dali-cuda130", "mlflow")
 ROOT = Path(__file__).parents[3]

@@ -11,6 +11,7 @@ from statistics import fmean, median
 from typing import Any, Literal
 
 from fbm_dist.schema import Guard
+from fbm_dist.training.distributed import agreed
 
 Verdict = Literal["go on", "roll back"]
 NOT_FINITE = "gradient not finite"  # why an update was skipped, as `Recovery.skipped` takes it
@@ -111,9 +112,7 @@ class Recovery:
         if self.in_a_row < self.config.rollback_after:
             return "go on"
         if self.rollbacks >= self.config.max_rollbacks:
-            error = ValueError(self._message(step))
-            error.agreed = True  # type: ignore[attr-defined]
-            raise error
+            raise agreed(self._message(step))
         return "roll back"
 
     def rolled_back(self, weights_of: int) -> None:

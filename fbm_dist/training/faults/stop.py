@@ -1,4 +1,4 @@
-"""A polite stop: SIGTERM, SIGUSR1 or SIGHUP on any rank, or a lost launcher -> all ranks finish the same step, save, and leave.
+"""A polite stop: SIGTERM, SIGUSR1, SIGHUP or Ctrl-C on any rank, or a lost launcher -> all ranks finish the same step, save, and leave.
 
 The `deepspeed` runner does not pass SIGTERM on; send it to the ranks (Slurm: `--signal=USR1@180`), to `launch`, or to the process group.
 Imports no torch: a door listens before it loads anything heavy.
@@ -6,6 +6,7 @@ Imports no torch: a door listens before it loads anything heavy.
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -16,7 +17,7 @@ from typing import Any
 
 from fbm_dist.training.faults.lifeline import GRACE, Lifeline
 
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGINT)
 
 
 class StopRequest:
@@ -27,9 +28,8 @@ class StopRequest:
         self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> StopRequest:
-        if (
-            threading.current_thread() is threading.main_thread()
-        ):  # elsewhere (a sweep's trial) Python allows no handlers
+        # Elsewhere (a sweep's trial) Python allows no handlers.
+        if threading.current_thread() is threading.main_thread():
             heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]  # nohup
             self._previous = {number: signal.signal(number, self._heard) for number in heard}
         return self
@@ -46,6 +46,10 @@ class StopRequest:
 
     def _heard(self, number: int, frame: FrameType | None) -> None:
         self.ask()
+        if number == signal.SIGINT:
+            signal.signal(number, signal.default_int_handler)
+            with suppress(OSError):
+                os.write(2, b"stopping after this step; once more ends at once, without saving\n")
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fbm_dist.objectives.objective import Objective
 from fbm_dist.schema import Data, Filter, Run, Validation
-from fbm_dist.training.distributed import World
+from fbm_dist.training.distributed import World, agreed
 from fbm_dist.training.monitoring.reading import idle, looking_on, precision, read_spread
 from fbm_dist.training.session import Check
 
@@ -73,9 +73,12 @@ def check_validation(run: Run, players: Sequence[str] = ("model",)) -> None:
     index = Index.open(run.data.path, run.data.snapshot)
     try:
         kept = np.load(select(index, training), mmap_mode="r")
-        held = np.load(select(index, validation_data(run.data, validation)), mmap_mode="r")
     except ValueError as error:
         raise ValueError(f"validation: {error}") from None
+    try:
+        held = np.load(select(index, validation_data(run.data, validation)), mmap_mode="r")
+    except ValueError as error:
+        raise ValueError(f"validation: {error}".replace("data.filter", "validation.filter")) from None
     shared = _shared(kept, held)
     if shared:
         raise ValueError(
@@ -111,7 +114,7 @@ def validation_check(run: Run) -> Check:
         shares = world.gather(share)
         clips = sum(number for number, _ in shares)
         if not clips:
-            raise ValueError(
+            raise agreed(
                 f"{data.path}: no validation clip could be decoded; see: python -m data_tools verify {data.path}"
             )
         names = next(sums for number, sums in shares if number)
@@ -167,12 +170,10 @@ class EarlyStopping:
         Raises:
             ValueError: the metric is not among the figures.
         """
-        metric = self.validation.metric.removeprefix(PREFIX)
+        metric = self._metric
         if PREFIX + metric not in figures:
             names = ", ".join(sorted(name.removeprefix(PREFIX) for name in figures if name.startswith(PREFIX)))
-            raise ValueError(
-                f"validation.metric={metric}: validation gives no such figure; choose of {names or 'none'}"
-            )
+            raise agreed(f"validation.metric={metric}: validation gives no such figure; choose of {names or 'none'}")
         value = figures[PREFIX + metric]
         before = math.inf if self.best is None else self.best - self.validation.min_improvement
         self.improved = math.isfinite(value) and value < before
@@ -184,9 +185,16 @@ class EarlyStopping:
 
     def state(self) -> dict[str, Any]:
         """For a checkpoint's manifest; JSON."""
-        return {"best": self.best, "best_step": self.best_step, "bad": self.bad}
+        return {"best": self.best, "best_step": self.best_step, "bad": self.bad, "metric": self._metric}
 
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """The inverse of `state`."""
-        self.best, self.best_step, self.bad = state["best"], state["best_step"], state["bad"]
+    def restore(self, state: Mapping[str, Any]) -> bool:
+        """The inverse of `state`; returns whether that was of the same metric: else all begins anew."""
+        same = state["metric"] == self._metric
+        if same:
+            self.best, self.best_step, self.bad = state["best"], state["best_step"], state["bad"]
         self.improved = False
+        return same
+
+    @property
+    def _metric(self) -> str:
+        return self.validation.metric.removeprefix(PREFIX)

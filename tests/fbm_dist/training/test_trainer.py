@@ -7,7 +7,8 @@ import os
 import resource
 import signal
 import subprocess
-from collections.abc import Iterator
+import time
+from collections.abc import Collection, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from safetensors.torch import load_file
 from fbm_dist.clip import Clip
 from fbm_dist.objectives.objective import Objective
 from fbm_dist.schema import Data, Run
+from fbm_dist.training.distributed import start
+from fbm_dist.training.engines.engine import build_engine
 from fbm_dist.training.monitoring.metrics import read_lines
 from fbm_dist.training.trainer import train
 from tests.distributed import run_ranks
@@ -302,7 +305,7 @@ def test_the_last_n_checkpoints_are_kept(tmp_path: Path) -> None:
 
 
 class Starved(Memory):
-    """From micro-batch `first` to `until`, rank 1 can write no file longer than 100 bytes: the system refuses it, as on a full disk."""
+    """From micro-batch `first` to `until`, rank 1 can write no file longer than 20 kB: the system refuses it, as on a full disk."""
 
     def __init__(self, data: Data, *, first: int, until: int, **arguments: Any) -> None:
         super().__init__(data, **arguments)
@@ -312,14 +315,14 @@ class Starved(Memory):
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         for index, clip in enumerate(super().__iter__()):
             if self.arguments["rank"] == 1 and index in (self.first, self.until):
-                limit = 100 if index == self.first else resource.RLIM_INFINITY
+                limit = 20_000 if index == self.first else resource.RLIM_INFINITY
                 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
             yield clip
 
 
 def starved(rank: int, run: Run, first: int, until: int) -> str | int:
     try:
-        return train(run, game("solo"), open_stream=partial(Starved, first=first, until=until), quiet=True).steps
+        return train(run, Solo(width=256), open_stream=partial(Starved, first=first, until=until), quiet=True).steps
     except ValueError as error:
         return str(error)
     finally:  # the harness writes a file, too
@@ -348,15 +351,15 @@ def test_a_disk_that_stays_full_ends_the_run_on_all_ranks_and_spares_the_last_ch
         assert "step 8 could not be written" in str(text)
         assert "the last good one is intact" in str(text)
     assert [p.name for p in (tmp_path / "checkpoints").glob("step-*")] == ["step-00000002"]
-    assert run_ranks(2, session, run, "solo")[0][0].steps == 12
+    assert run_ranks(2, starved, run, 10**6, 10**6) == [12, 12]
 
 
 @pytest.mark.distributed
 def test_a_full_disk(tmp_path: Path) -> None:
-    """A real one: a file system of 300 kB, which a few checkpoints fill."""
+    """A real one: a file system of 2 MB, which a few checkpoints fill."""
     folder = tmp_path / "small"
     folder.mkdir()
-    mount = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", folder], capture_output=True, text=True)
+    mount = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", folder], capture_output=True, text=True)
     if mount.returncode:
         pytest.skip(f"no file system can be mounted here: {mount.stderr.strip()}")
     try:
@@ -435,10 +438,103 @@ class Bright(Memory):
 
 
 def bright(rank: int, run: Run, glare: tuple[int, ...]) -> tuple[Any, State]:
+    """Weights and BatchNorm's statistics, which must not have taken in the clips either."""
     torch.manual_seed(0)
-    objective = Solo()
+    objective = Solo(norm="batch")
     summary = train(run, objective, open_stream=partial(Bright, glare=glare), quiet=True)
-    return summary, {name: p.detach().clone() for name, p in objective.named_parameters()}
+    return summary, {name: value.clone() for name, value in objective.state_dict().items()}
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize(("engine", "stage"), [("torch", 0), ("deepspeed", 1)])
+def test_nan_leaves_no_trace_in_batch_norm(engine: str, stage: int, tmp_path: Path) -> None:
+    settings = {"engine": engine, "zero_stage": stage, "steps": 3}
+    for _, state in run_ranks(2, poisoned, make_run(tmp_path, training=settings), (9,), 10**6):
+        assert all(bool(value.isfinite().all()) for value in state.values())
+
+
+def test_frozen_weights_of_an_earlier_run_stay_after_a_resume(tmp_path: Path) -> None:
+    """They come from `begin` alone, which a run that goes on does not call."""
+
+    def begin(objective: Objective) -> None:
+        with torch.no_grad():
+            objective.get_parameter("scale").fill_(0.125)
+
+    for steps in (2, 4):
+        objective = game("solo")
+        objective.get_parameter("scale").requires_grad_(False)
+        run = make_run(tmp_path, training={"engine": "torch", "steps": steps})
+        train(run, objective, open_stream=Memory, begin=begin, quiet=True)
+        begin = pytest.fail  # type: ignore[assignment]
+        assert bool((objective.get_parameter("scale") == 0.125).all())
+    held = load_file(tmp_path / "checkpoints/step-00000004/objective.safetensors")
+    assert bool((held["scale"] == 0.125).all())
+
+
+def reporting(rank: int, run: Run) -> str:
+    def report(metrics: dict[str, float]) -> None:
+        raise RuntimeError("the sweep has seen enough")
+
+    with pytest.raises((RuntimeError, ValueError)) as caught:
+        train(run, Solo(), report, open_stream=Memory, quiet=True)
+    return str(caught.value)
+
+
+@pytest.mark.distributed
+def test_a_report_that_raises_ends_all_ranks(tmp_path: Path) -> None:
+    for text in run_ranks(2, reporting, make_run(tmp_path, training={"engine": "torch"})):
+        assert "the sweep has seen enough" in text
+
+
+def group_timeout(rank: int, run: Run) -> float:
+    """Seconds that DeepSpeed's own groups wait."""
+    from deepspeed.utils import groups
+    from torch.distributed import distributed_c10d
+
+    world = start(run.training)
+    working = Solo()
+    engine = build_engine(run, working, "model", world)
+    group = groups._clone_world_group()
+    options = distributed_c10d._world.pg_map[group] and group._get_backend(world.device).options
+    engine.close()
+    return float(options._timeout.total_seconds())
+
+
+@pytest.mark.distributed
+def test_deepspeeds_groups_wait_longer_than_the_watchdog(tmp_path: Path) -> None:
+    run = make_run(tmp_path, training={"zero_stage": 1, "hang_timeout": 7200.0})
+    assert all(seconds >= 2 * 7200 for seconds in run_ranks(2, group_timeout, run))
+
+
+class SlowStore:
+    """A mirror that takes its time."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def send(self, folder: Path, keep_also: Collection[str] = ()) -> None:
+        time.sleep(1.5)
+        (self.folder / f"sent-{folder.name}").touch()
+
+    def newest(self, before: int | None = None) -> tuple[int, str] | None:
+        return None
+
+    def fetch(self, name: str, into: Path) -> Path:
+        raise AssertionError
+
+
+def mirrored(rank: int, run: Run) -> bool:
+    """Whether everything had been sent when this rank came to its end."""
+    folder = run.run.folder.parent
+    copies = SlowStore(folder) if rank == 0 else None
+    train(run, Solo(), open_stream=partial(Cut, batches=3, number=signal.SIGTERM), copies=copies, quiet=True)
+    return (folder / "sent-step-00000002").exists()
+
+
+@pytest.mark.distributed
+def test_no_rank_leaves_before_the_mirror_has_the_last_checkpoint(tmp_path: Path) -> None:
+    """A launcher that sees one rank leave ends the others."""
+    assert run_ranks(2, mirrored, make_run(tmp_path / "run", training={"zero_stage": 1})) == [True, True]
 
 
 def failing_visualize(rank: int, run: Run) -> str:

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import torch
 
-from fbm_dist.training.checkpoints.folder import FORMAT, MARKER, Checkpoints, digest, name_of, read_manifest
+from fbm_dist.training.checkpoints.folder import Checkpoints
+from fbm_dist.training.checkpoints.marker import FORMAT, MARKER, digest, name_of, read_manifest
 from fbm_dist.training.checkpoints.mirror import Mirror
 from fbm_dist.training.checkpoints.parts import Part
 from fbm_dist.training.distributed import World, start
@@ -263,3 +264,80 @@ def test_digest(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"abc")
     expected: tuple[Any, ...] = (3, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad")
     assert digest(tmp_path / "a") == expected
+
+
+def test_no_whole_checkpoint_at_all_is_refused(folder: Path) -> None:
+    """Beginning anew would cost the log, and the weights that somebody may still save."""
+    checkpoints = Checkpoints(folder, 2, ALONE)
+    for step in (1, 2):
+        checkpoints.begin(step, {}, part(), nothing)
+    checkpoints.close()
+    for step in (1, 2):
+        (folder / name_of(step) / MARKER).unlink()
+    with pytest.raises(ValueError, match=r"none of the 2 checkpoints is whole.*move the folder away"):
+        Checkpoints(folder, 2, ALONE).open()
+    assert len(list(folder.glob("step-*"))) == 2
+
+
+def test_new_checkpoints_outlive_damaged_newer_ones(folder: Path) -> None:
+    checkpoints = Checkpoints(folder, 1, ALONE)
+    checkpoints.begin(2, {}, part(), nothing)
+    checkpoints.begin(6, {}, part(), nothing, keep=[2])
+    checkpoints.close()
+    (folder / name_of(6) / "rank-00000.pt").unlink()
+    again = Checkpoints(folder, 1, ALONE)
+    found = again.open()
+    assert found is not None
+    assert found[0].name == name_of(2)
+    again.begin(3, {}, part(), nothing)
+    assert sorted(p.name for p in folder.iterdir()) == [f".damaged-{name_of(6)}", name_of(3)]
+    again.close()
+
+
+def test_the_best_stays_until_a_better_one_is_there(folder: Path, tmp_path: Path) -> None:
+    def broken(target: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    checkpoints = Checkpoints(folder, 1, ALONE, copies=Store(tmp_path / "store"))
+    checkpoints.begin(1, {}, part(), nothing, keep=[1])
+    checkpoints.begin(2, {}, part(), broken, keep=[2])  # the new best, which is never written
+    checkpoints.begin(3, {}, part(), nothing, keep=[2])
+    assert sorted(p.name for p in folder.iterdir()) == [name_of(1), name_of(3)]
+    assert checkpoints.whole(2) is None
+    assert checkpoints.whole(1) == folder / name_of(1)
+    checkpoints.close()
+    shutil.rmtree(folder / name_of(3))
+    assert checkpoints.whole(3) == folder / name_of(3)  # from the mirror
+
+
+def test_a_last_save_that_fails_is_an_error_in_the_foreground_too(folder: Path) -> None:
+    def broken(target: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    checkpoints = Checkpoints(folder, 2, ALONE, background=False)
+    with pytest.raises(ValueError, match="No space left on device"):
+        checkpoints.begin(1, {}, part(), broken, last=True)
+    checkpoints.close()
+
+
+def test_a_slow_store_gets_the_newest_and_holds_up_no_pruning(folder: Path, gate: Gate) -> None:
+    sent: list[str] = []
+
+    class Slow:
+        def send(self, source: Path, keep_also: Collection[str] = ()) -> None:
+            assert gate.opened.wait(20)
+            sent.append(source.name)
+
+        def newest(self, before: int | None = None) -> tuple[int, str] | None:
+            return None
+
+        def fetch(self, name: str, into: Path) -> Path:
+            raise AssertionError
+
+    checkpoints = Checkpoints(folder, 1, ALONE, copies=Slow())
+    for step in range(1, 6):
+        checkpoints.begin(step, {}, part(), nothing)
+    assert sorted(p.name for p in folder.iterdir()) == [name_of(1), name_of(5)]
+    gate.opened.set()
+    checkpoints.close()
+    assert sent == [name_of(1), name_of(5)]

@@ -16,7 +16,7 @@ import fsspec
 import pytest
 
 from fbm_dist.training.checkpoints import mirror
-from fbm_dist.training.checkpoints.folder import FORMAT, MARKER, digest, name_of, read_manifest
+from fbm_dist.training.checkpoints.marker import FORMAT, MARKER, digest, name_of, read_manifest
 from fbm_dist.training.checkpoints.mirror import Mirror
 
 

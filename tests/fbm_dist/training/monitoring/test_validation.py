@@ -242,7 +242,12 @@ def test_early_stopping_without_a_first_figure_or_patience() -> None:
     stopping = EarlyStopping(Validation())
     assert [stopping.see(step, loss(float("nan"))) for step in range(1, 9)] == [False] * 8
     assert (stopping.bad, stopping.best) == (8, None)
-    assert json.loads(json.dumps(stopping.state(), allow_nan=False)) == {"best": None, "best_step": None, "bad": 8}
+    state = json.loads(json.dumps(stopping.state(), allow_nan=False))
+    assert state == {"best": None, "best_step": None, "bad": 8, "metric": "loss"}
+    assert EarlyStopping(Validation()).restore(state)
+    other = EarlyStopping(Validation(metric="feature"))
+    assert not other.restore(state)  # another measure: its best begins anew
+    assert other.bad == 0
     stopping.see(9, loss(3.0))
     assert stopping.improved
 

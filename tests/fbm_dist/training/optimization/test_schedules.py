@@ -7,7 +7,7 @@ import math
 import pytest
 
 from fbm_dist.schema import Schedule
-from fbm_dist.training.schedules import learning_rate
+from fbm_dist.training.optimization.schedules import learning_rate
 
 
 def rates(schedule: Schedule, steps: range | list[int], total: int = 100) -> list[float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import difflib
 import logging
 import math
 import sys
@@ -12,14 +13,15 @@ from contextlib import nullcontext
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from fbm_dist.clip import Clip
 from fbm_dist.schema import Training
 from fbm_dist.training.distributed import World
-from fbm_dist.training.engines import Engine, Step, dealt, set_learning_rate
-from fbm_dist.training.places import MASTER, Place, Read, fill, whole_parameters
-from fbm_dist.training.turn import PlayerView
+from fbm_dist.training.engines.engine import Engine, Step, dealt, set_learning_rate
+from fbm_dist.training.engines.places import MASTER, Place, Read, fill, whole_parameters
+from fbm_dist.training.engines.turn import PlayerView
 
 NEVER = 10**9  # steps between DeepSpeed's own progress lines; ours say more
 
@@ -162,6 +164,25 @@ OURS = (  # said by other keys, or by the trainer itself
 )
 
 
+PASSED = (
+    "zero_optimization",
+    "aio",
+    "activation_checkpointing",
+    "comms_logger",
+    "communication_data_type",
+    "compile",
+    "data_types",
+    "dump_state",
+    "flops_profiler",
+    "gradient_predivide_factor",
+    "memory_breakdown",
+    "prescale_gradients",
+    "wall_clock_breakdown",
+    "zero_allow_untested_optimizer",
+    "zero_force_ds_cpu_optimizer",
+)
+
+
 def deepspeed_config(training: Training, accumulation: int) -> dict[str, Any]:
     """Every key that has a surprising default, said: clipping is 1.0 and all schedulers start at rate 0 unless told otherwise.
 
@@ -183,14 +204,33 @@ def deepspeed_config(training: Training, accumulation: int) -> dict[str, Any]:
         "wall_clock_breakdown": False,
     }
     given = copy.deepcopy(training.deepspeed)
-    for key in OURS:
-        if key in given:
+    for key in given:
+        if key in OURS:
             raise ValueError(f"training.deepspeed.{key}: the trainer sets it; use training's and optimizer's own keys")
-    zero = given.pop("zero_optimization", {})
-    if "stage" in zero:
-        raise ValueError("training.deepspeed.zero_optimization.stage: use training.zero_stage")
-    for key in ("offload_optimizer", "offload_param"):
-        if zero.get(key, {}).get("device") == "nvme":
-            raise ValueError(f"training.deepspeed.zero_optimization.{key}.device: nvme is not supported, cpu is")
-    config["zero_optimization"] |= zero
+        if key not in PASSED:
+            near = difflib.get_close_matches(key, PASSED, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(PASSED)}"
+            raise ValueError(f"training.deepspeed.{key}: no such key; {hint}")
+    config["zero_optimization"] |= _zero_options(given.pop("zero_optimization", {}))
     return config | given
+
+
+def _zero_options(zero: Any) -> dict[str, Any]:
+    from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
+
+    where = "training.deepspeed.zero_optimization"
+    if not isinstance(zero, dict):
+        raise ValueError(
+            f"{where}: expected keys and values, e.g. {{offload_optimizer: {{device: cpu}}}}, not {zero!r}"
+        )
+    if "stage" in zero:
+        raise ValueError(f"{where}.stage: use training.zero_stage")
+    try:
+        DeepSpeedZeroConfig(**zero)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ValueError(f"{where}.{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    for key in ("offload_optimizer", "offload_param"):
+        if (zero.get(key) or {}).get("device") == "nvme":
+            raise ValueError(f"{where}.{key}.device: nvme is not supported, cpu is")
+    return zero

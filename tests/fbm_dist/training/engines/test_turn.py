@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fbm_dist.training.turn import PlayerView, check_players, player_module, turn
+from fbm_dist.training.engines.turn import PlayerView, check_players, player_module, turn
 from tests.toys import Duel, Solo, make_clip
 
 

@@ -12,8 +12,8 @@ from torch import nn
 
 from fbm_dist.schema import Optimizer, Run
 from fbm_dist.training.distributed import start
-from fbm_dist.training.engines import build_engine
-from fbm_dist.training.optimizers import build_optimizer, check_settings, factors, peak_rate, settings
+from fbm_dist.training.engines.engine import build_engine
+from fbm_dist.training.optimization.optimizers import build_optimizer, check_settings, factors, peak_rate, settings
 from tests.distributed import run_ranks
 from tests.runs import make_run
 from tests.toys import Duel, Solo, make_clip

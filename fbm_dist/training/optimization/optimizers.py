@@ -13,7 +13,7 @@ from torch import nn
 
 from fbm_dist.objectives.objective import Objective
 from fbm_dist.schema import Optimizer, ParameterGroup, Player, Run, Schedule
-from fbm_dist.training.turn import player_module
+from fbm_dist.training.engines.turn import player_module
 
 LR_FACTOR = "lr_factor"  # key of a parameter group: what sets its rate multiplies by it
 

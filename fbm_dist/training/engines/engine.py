@@ -15,9 +15,9 @@ from fbm_dist.clip import Clip
 from fbm_dist.objectives.objective import Objective
 from fbm_dist.schema import Run, Training
 from fbm_dist.training.distributed import World
-from fbm_dist.training.optimizers import build_optimizer, settings
-from fbm_dist.training.places import Place, Read, fill, whole_parameters
-from fbm_dist.training.turn import PlayerView
+from fbm_dist.training.engines.places import Place, Read, fill, whole_parameters
+from fbm_dist.training.engines.turn import PlayerView
+from fbm_dist.training.optimization.optimizers import build_optimizer, settings
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def build_engine(run: Run, objective: Objective, player: str, world: World) -> E
     optimizer = build_optimizer(settings(run, player).optimizer, objective, player)
     if training.engine == "torch":
         return TorchEngine(view, optimizer, training, accumulation, world)
-    from fbm_dist.training.zero import DeepSpeedEngine
+    from fbm_dist.training.engines.zero import DeepSpeedEngine
 
     return DeepSpeedEngine(view, optimizer, training, accumulation, world)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from fbm_dist.training.places import Place, Read
+from fbm_dist.training.engines.places import Place, Read
 
 EMA = "ema"  # the kind of its pieces in a checkpoint
 

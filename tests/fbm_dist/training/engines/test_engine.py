@@ -12,10 +12,10 @@ import torch
 from fbm_dist.objectives.objective import Objective
 from fbm_dist.schema import Run
 from fbm_dist.training.distributed import start
-from fbm_dist.training.engines import Step, accumulation_steps, build_engine
-from fbm_dist.training.optimizers import build_optimizer
-from fbm_dist.training.turn import player_module, turn
-from fbm_dist.training.zero import deepspeed_config
+from fbm_dist.training.engines.engine import Step, accumulation_steps, build_engine
+from fbm_dist.training.engines.turn import player_module, turn
+from fbm_dist.training.engines.zero import deepspeed_config
+from fbm_dist.training.optimization.optimizers import build_optimizer
 from tests.distributed import run_ranks
 from tests.runs import make_run
 from tests.toys import Duel, Solo, make_clip
@@ -152,12 +152,14 @@ def test_nan_on_one_rank_skips_the_step_on_all(engine: str, stage: int, tmp_path
 
 
 @pytest.mark.distributed
-@pytest.mark.parametrize(("engine", "stage"), [("torch", 0), ("deepspeed", 1), ("deepspeed", 3)])
-def test_bf16_autocast_keeps_fp32_weights(engine: str, stage: int, tmp_path: Path) -> None:
-    """BatchNorm included, which DeepSpeed's own bf16 mode cannot do; close to fp32, and not equal to it."""
-    run = make_run(tmp_path, training={"engine": engine, "zero_stage": stage, "micro_batch": 4, "precision": "bf16"})
-    expected, norms = reference(run, "batch")
-    for ((weights, steps),) in run_ranks(2, by_engines, [run], "batch"):
+@pytest.mark.parametrize("kind", ["batch", "duel"])
+@pytest.mark.parametrize(("engine", "stage"), STAGES)
+def test_bf16_autocast_keeps_fp32_weights(kind: str, engine: str, stage: int, tmp_path: Path) -> None:
+    """BatchNorm included, which DeepSpeed's own bf16 mode cannot do; one and two players, two micro-batches; close to fp32."""
+    settings = {"engine": engine, "zero_stage": stage, "micro_batch": 2, "precision": "bf16"}
+    run = make_run(tmp_path, training=settings)
+    expected, norms = reference(run, kind)
+    for ((weights, steps),) in run_ranks(2, by_engines, [run], kind):
         assert all(value.dtype == torch.float32 for value in weights.values())
         assert [step.norm for step in steps] == pytest.approx(norms, rel=0.1)
         assert [step.norm for step in steps] != pytest.approx(norms, rel=1e-6)
@@ -184,6 +186,9 @@ def test_deepspeed_is_told_what_it_would_guess_wrong(tmp_path: Path) -> None:
         ({"train_batch_size": 8}, "training.deepspeed.train_batch_size: the trainer sets it"),
         ({"zero_optimization": {"stage": 2}}, r"use training\.zero_stage"),
         ({"zero_optimization": {"offload_optimizer": {"device": "nvme"}}}, "nvme is not supported, cpu is"),
+        ({"zero_optimization": 3}, "zero_optimization: expected keys and values"),
+        ({"zero_optimization": {"offload_optimizer": "cpu"}}, r"zero_optimization\.offload_optimizer: Input should be"),
+        ({"zero_optimisation": {}}, "did you mean zero_optimization"),
     ],
 )
 def test_deepspeeds_own_keys_that_cannot_be_given(given: dict[str, Any], told: str, tmp_path: Path) -> None:
