@@ -20,9 +20,8 @@ class ClipSpec(Config):
     frames: int = Field(16, ge=1)  # T
     stride: int = Field(1, ge=1)  # frames between two of them
     size: int = Field(128, ge=16)  # side of the square in pixels
-    resize: Literal["squash", "crop"] = (
-        "squash"  # squash: aspect not kept (the paper); crop: shorter side to `size`, centre crop
-    )
+    # squash: aspect not kept (the paper); crop: shorter side to `size`, centre crop
+    resize: Literal["squash", "crop"] = "squash"
     window: Literal["random", "centre"] = "random"  # where in the stored clip the frames start
     mask: bool = True  # soft masks are needed
     truth: bool = False  # true masks are wanted where the data set has them
@@ -44,9 +43,8 @@ class Filter(Config):
     exclude_groups: tuple[str, ...] = ()
     exclude_keys: Path | None = None  # text file, one key a line: opted-out clips
     labelled: str | None = None  # only clips that have this label
-    hold_out: float = Field(
-        0.0, ge=0, lt=1
-    )  # share of the groups (films that belong together) left out, chosen by hash of the name
+    # share of the groups (films that belong together) left out, chosen by hash of the name
+    hold_out: float = Field(0.0, ge=0, lt=1)
     held_out: bool = False  # True: exactly what `hold_out` leaves out, e.g. for validation
     pruned: bool = False  # True: leave out the clips that the pruning rules would not keep
 
@@ -58,9 +56,8 @@ class Data(Config):
     snapshot: str = "latest"
     filter: Filter = Filter()
     clip: ClipSpec = ClipSpec()
-    decode: Literal["auto", "dali", "pyav"] = (
-        "auto"  # auto: DALI where it can (NVDEC on a GPU; VP9 on CPU), else PyAV in the same graph
-    )
+    # auto: DALI where it can (NVDEC on a GPU; VP9 on CPU), else PyAV in the same graph
+    decode: Literal["auto", "dali", "pyav"] = "auto"
     workers: int = Field(1, ge=1)  # reader processes per rank
     threads: int = Field(1, ge=1)  # decoding threads per rank
     prefetch: int = Field(2, ge=1)  # batches read ahead
@@ -117,9 +114,8 @@ class Player(Config):
 class Guard(Config):
     """What happens to an update that would do harm. A gradient that is not finite is always skipped, on every rank."""
 
-    spike: float | None = Field(
-        None, gt=0
-    )  # skip an update whose loss is more than this many MADs above the median; None: off
+    # skip an update whose loss is more than this many MADs above the median; None: off
+    spike: float | None = Field(None, gt=0)
     window: int = Field(100, ge=10)  # steps that median and MAD are taken over
     rollback_after: int = Field(10, ge=1)  # skipped in a row: back to the weights of the last checkpoint, data go on
     max_rollbacks: int = Field(3, ge=0)  # more than this, with no 10 windows of applied updates since: the run ends
@@ -135,26 +131,23 @@ class Training(Config):
     engine: Literal["deepspeed", "torch"] = "deepspeed"
     zero_stage: Literal[0, 1, 2, 3] = 1
     precision: Literal["fp32", "bf16"] = "fp32"  # bf16: autocast, fp32 master weights
-    gradient_clipping: float | None = Field(
-        None, gt=0
-    )  # global L2 norm per player; None: off, said explicitly to DeepSpeed
+    # global L2 norm per player; None: off, said explicitly to DeepSpeed
+    gradient_clipping: float | None = Field(None, gt=0)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int | None = Field(None, ge=1)  # torch threads per process; None: cores / processes of this machine
     deepspeed: dict[
         str, Any
     ] = {}  # merged into DeepSpeed's config, e.g. {zero_optimization: {offload_optimizer: {device: cpu}}}
     sync_batchnorm: bool = False  # statistics over all processes (GPU only) instead of per process
-    ema_decay: float | None = Field(
-        None, gt=0, lt=1
-    )  # exponential moving average of the weights; it is what is kept; None: off
+    # exponential moving average of the weights; it is what is kept; None: off
+    ema_decay: float | None = Field(None, gt=0, lt=1)
     guard: Guard = Guard()
     checkpoint_every: int = Field(500, ge=1)  # steps
     keep_checkpoints: int = Field(2, ge=1)  # the newest ones; the best by validation is kept beside them
     async_checkpoints: bool = True  # written by a thread while training goes on
     checkpoint_mirror: str | None = None  # also to this fsspec URL, e.g. s3://bucket/run
-    hang_timeout: float = Field(
-        1800.0, gt=0
-    )  # seconds without progress after which a run names the rank that hangs, and ends
+    # seconds without progress after which a run names the rank that hangs, and ends
+    hang_timeout: float = Field(900.0, gt=0)
     preflight: Literal["on", "only", "off"] = "on"  # checks before the first step; only: nothing else
     log_every: int = Field(10, ge=1)
     picture_every: int = Field(500, ge=0)  # steps; 0: never
@@ -190,12 +183,10 @@ class Validation(Config):
     """Losses on clips that are not trained on, while training; all ranks share the pass."""
 
     every: int = Field(500, ge=1)  # steps
-    hold_out: float = Field(
-        0.1, ge=0, lt=1
-    )  # share of the groups left out of training (the paper's 10 %); 0: `filter` alone decides
-    filter: Filter | None = (
-        None  # which clips validate (with hold_out, of its held-out groups); None: those held out of data.filter
-    )
+    # share of the groups left out of training (the paper's 10 %); 0: `filter` alone decides
+    hold_out: float = Field(0.1, ge=0, lt=1)
+    # which clips validate (with hold_out, of its held-out groups); None: those held out of data.filter
+    filter: Filter | None = None
     max_clips: int | None = Field(None, ge=1)  # so many, spread over the data set by a fixed shuffle; None: all
     metric: str = "loss"  # the term that is to fall
     patience: int | None = Field(None, ge=1)  # early stopping: validations in a row without improvement; None: off

@@ -40,7 +40,7 @@ def test_a_node_dies_and_the_other_goes_on_alone(two_nodes: Cluster, shards: Pat
     script = [str(ROOT / "tests/clusters/solo.py"), str(shards), str(run)]
     launch = survivor.start([*hostfile(two_nodes, tmp_path), *script, "0.15"], tmp_path, environment(), log)
     deadline = time.monotonic() + 120
-    while len(losses(run)) < CHECKPOINT_EVERY + 2:
+    while len(losses(run)) < CHECKPOINT_EVERY + 2 or not any((run / "checkpoints").glob("step-*")):
         assert time.monotonic() < deadline, log.read_text()[-3000:]
         assert launch.poll() is None, log.read_text()[-3000:]
         time.sleep(0.02)

@@ -119,7 +119,10 @@ def test_a_longer_run_goes_on_and_says_what_changed(
         ({"training": {"micro_batch": 3}}, r"global_batch=4 is not a multiple of training.micro_batch=3"),
         ({"data": {"clip": {"size": 64}, "filter": {"split": "no-such"}}}, r"split"),
         ({"run": {"folder": __file__}}, r"test_run\.py is a file; give another folder"),
-        ({"validation": {"hold_out": 0.0, "filter": {"split": "no-such"}}}, r"validation\.filter\.split: the data set has no 'no-such'"),
+        (
+            {"validation": {"hold_out": 0.0, "filter": {"split": "no-such"}}},
+            r"validation\.filter\.split: the data set has no 'no-such'",
+        ),
         (
             {"training": {"deepspeed": {"zero_optimisation": {}}, "engine": "deepspeed"}},
             "did you mean zero_optimization",
