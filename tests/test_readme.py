@@ -1,4 +1,4 @@
-"""What the README and the configs tell people to type exists: files, modules, subcommands, make targets, config keys."""
+"""What the README, docs/ and the configs tell people to type exists: files, modules, subcommands, make targets, config keys."""
 
 from __future__ import annotations
 
@@ -15,13 +15,17 @@ from data_tools.synthetic.config import Synthesize
 from fbm_dist.schema import Evaluation, Run
 
 ROOT = Path(__file__).parent.parent
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 SCHEMAS = {"launch/pretrain.py": Run, "launch/evaluate.py": Evaluation, "prepare": Prepare, "synthesize": Synthesize}
 
 
 def commands() -> list[str]:
-    """Every line of a shell block of the README, of the demo script, and of a config's "command:" comment."""
-    blocks = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    lines = [line for block in blocks for line in block.splitlines()]
+    """Every line of a shell block of the README and docs/, of the demo script, and of a config's "command:" comment."""
+    pages = [page.read_text() for page in PAGES]
+    blocks = [block for page in pages for block in re.findall(r"```bash\n(.*?)```", page, re.DOTALL)]
+    lines = [
+        line for block in blocks for line in block.replace("\\\n", " ").splitlines() if not line.startswith("until ")
+    ]
     for config in (ROOT / "configs").rglob("*.yaml"):
         lines += re.findall(r"^# Command: (.*)", config.read_text(), re.MULTILINE)
     lines += re.findall(r"^say (.*)", (ROOT / "launch" / "demo.sh").read_text(), re.MULTILINE)
@@ -68,9 +72,8 @@ def test_the_tree_in_the_readme_is_the_tree() -> None:
             folder = name if not indent else folder
 
 
-def test_links_of_the_readme_lead_somewhere() -> None:
-    links = re.findall(r"\]\(([^)#]+)\)", (ROOT / "README.md").read_text())
-    assert links
-    for link in links:
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
         if not link.startswith("http"):
-            assert (ROOT / link).exists(), link
+            assert (page.parent / link).exists(), link
