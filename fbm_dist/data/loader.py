@@ -116,7 +116,7 @@ def read_once(
     plain = data.clip.model_copy(update={"window": "centre", "reverse": 0.0, "mirror": 0.0})
     opened = OpenedData(data.model_copy(update={"clip": plain}), torch.device(device))
     order = Pass(len(opened.kept), batch, rank, world_size)
-    return _pass(opened, order)
+    return read_pass(opened, order)
 
 
 def label_names(data: Data) -> dict[str, tuple[str, ...]]:
@@ -124,7 +124,8 @@ def label_names(data: Data) -> dict[str, tuple[str, ...]]:
     return Index.open(data.path, data.snapshot).label_names
 
 
-def _pass(opened: OpenedData, order: Pass) -> Iterator[Clip]:
+def read_pass(opened: OpenedData, order: Pass) -> Iterator[Clip]:
+    """One pass in `order`: a clip that cannot be decoded is left out, logged by key and counted."""
     stream = opened.stream(order, order.batch)
     try:
         for _ in range(order.num_batches):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
@@ -11,8 +10,6 @@ import torch
 from fbm_dist.clip import Clip
 from fbm_dist.schema import Data, Run
 from fbm_dist.training.distributed import World
-
-log = logging.getLogger("fbm_dist.training")
 
 
 def idle() -> None:
@@ -28,24 +25,13 @@ def read_spread(data: Data, limit: int | None, batch: int, world: World) -> Iter
     Raises:
         ValueError: as `fbm_dist.data.loader.read_once`.
     """
-    from fbm_dist.data.opened import OpenedData  # DALI: only runs that look at something load it here
+    from fbm_dist.data.loader import read_pass  # DALI: only runs that look at something load it here
+    from fbm_dist.data.opened import OpenedData
     from fbm_dist.data.spread import Spread
 
     plain = data.clip.model_copy(update={"window": "centre", "reverse": 0.0, "mirror": 0.0})
     opened = OpenedData(data.model_copy(update={"clip": plain}), world.device)
-    order = Spread(len(opened.kept), batch, world.rank, world.size, limit)
-    stream = opened.stream(order, batch)
-    try:
-        for _ in range(order.num_batches):
-            read = stream.next()
-            pairs = enumerate(zip(read.places, read.attempts, strict=True))
-            good = [slot for slot, (place, attempt) in pairs if not place.padding and attempt == 0]
-            if good:
-                yield opened.clip(read, good)
-        if stream.undecodable:
-            log.warning("%s: %d clips could not be decoded and were left out", opened.index.root, stream.undecodable)
-    finally:
-        stream.close()
+    yield from read_pass(opened, Spread(len(opened.kept), batch, world.rank, world.size, limit))
 
 
 @contextmanager
