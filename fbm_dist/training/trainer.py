@@ -15,7 +15,7 @@ from fbm_dist.schema import Data, Run
 from fbm_dist.training.checkpoints.folder import Copies
 from fbm_dist.training.checkpoints.keeper import Keeper
 from fbm_dist.training.distributed import World, seed_everything, start
-from fbm_dist.training.engines.engine import accumulation_steps
+from fbm_dist.training.engines.engine import accumulation_steps, check_engine
 from fbm_dist.training.engines.turn import check_players
 from fbm_dist.training.faults.stop import StopRequest, listening
 from fbm_dist.training.faults.vote import StopVote
@@ -67,7 +67,7 @@ def train(
     with world.agreed():
         check_players(objective)
         check_settings(run, objective)
-        accumulation_steps(run.training, world.size)
+        check_engine(run.training, world.size)
     watch = Watchdog(world, run.training.hang_timeout) if watchdog is None else nullcontext(watchdog)
     listen = listening(run.training.hang_timeout) if request is None else nullcontext(request)
     with watch as watching, listen as stop:

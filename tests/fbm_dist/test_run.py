@@ -123,10 +123,6 @@ def test_a_longer_run_goes_on_and_says_what_changed(
             {"validation": {"hold_out": 0.0, "filter": {"split": "no-such"}}},
             r"validation\.filter\.split: the data set has no 'no-such'",
         ),
-        (
-            {"training": {"deepspeed": {"zero_optimisation": {}}, "engine": "deepspeed"}},
-            "did you mean zero_optimization",
-        ),
         ({"players": {"critic": {}}}, r"players\.critic: FBM\w* has no such player; it has model"),
     ],
 )

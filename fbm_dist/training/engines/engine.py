@@ -86,6 +86,19 @@ def build_engine(run: Run, objective: Objective, player: str, world: World) -> E
     return DeepSpeedEngine(view, optimizer, training, accumulation, world)
 
 
+def check_engine(training: Training, world_size: int) -> None:
+    """What can be said before anything is built.
+
+    Raises:
+        ValueError: the batch sizes do not fit, or DeepSpeed's own keys cannot be used.
+    """
+    accumulation = accumulation_steps(training, world_size)
+    if training.engine == "deepspeed":
+        from fbm_dist.training.engines.zero import deepspeed_config
+
+        deepspeed_config(training, accumulation)
+
+
 def accumulation_steps(training: Training, world_size: int) -> int:
     """Micro-batches per process and step.
 

@@ -12,7 +12,7 @@ import torch
 from fbm_dist.objectives.objective import Objective
 from fbm_dist.schema import Run
 from fbm_dist.training.distributed import start
-from fbm_dist.training.engines.engine import Step, accumulation_steps, build_engine
+from fbm_dist.training.engines.engine import Step, accumulation_steps, build_engine, check_engine
 from fbm_dist.training.engines.turn import player_module, turn
 from fbm_dist.training.engines.zero import deepspeed_config
 from fbm_dist.training.optimization.optimizers import build_optimizer
@@ -193,7 +193,7 @@ def test_deepspeed_is_told_what_it_would_guess_wrong(tmp_path: Path) -> None:
 )
 def test_deepspeeds_own_keys_that_cannot_be_given(given: dict[str, Any], told: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=told):
-        deepspeed_config(make_run(tmp_path, training={"deepspeed": given}).training, 1)
+        check_engine(make_run(tmp_path, training={"deepspeed": given}).training, 4)
 
 
 def test_decay_factors_become_parameter_groups(tmp_path: Path) -> None:
