@@ -123,10 +123,6 @@ class Saved:
             self._whole[EMA] = safe_open(folder / AVERAGE, framework="pt")
         self.averaged = EMA in self._whole
 
-    def kinds(self, prefix: str) -> tuple[str, ...]:
-        """The kinds of optimizer state that the parameters whose names begin with `prefix` have."""
-        return tuple(sorted({kind for kind, name in self._stretches._held if name.startswith(prefix)}))
-
     def read(self, kind: str, name: str, start: int, length: int) -> Tensor:
         """See `Stretches.read`; weights and their average come from the whole files."""
         if kind in self._whole:
