@@ -152,8 +152,10 @@ def test_nan_on_one_rank_skips_the_step_on_all(engine: str, stage: int, tmp_path
 
 
 @pytest.mark.distributed
-@pytest.mark.parametrize("kind", ["batch", "duel"])
-@pytest.mark.parametrize(("engine", "stage"), STAGES)
+@pytest.mark.parametrize(
+    ("kind", "engine", "stage"),
+    [*(("batch", *stage) for stage in STAGES), ("duel", "deepspeed", 1), ("duel", "deepspeed", 3)],
+)
 def test_bf16_autocast_keeps_fp32_weights(kind: str, engine: str, stage: int, tmp_path: Path) -> None:
     """BatchNorm included, which DeepSpeed's own bf16 mode cannot do; one and two players, two micro-batches; close to fp32."""
     settings = {"engine": engine, "zero_stage": stage, "micro_batch": 2, "precision": "bf16"}
