@@ -55,7 +55,7 @@ class Game:
         guard = run.training.guard
         self.guards = {p: SpikeGuard(guard) for p in players} if guard.spike else {}
         self._means: dict[str, float] = {}  # the step's loss over micro-batches and ranks, where a guard wants it
-        self._gathered: tuple[int, bool] | None = None  # what `objective` holds: (step, averaged)
+        self._gathered: int | None = None  # the step whose weights `objective` holds
 
     def step(self, clips: list[Clip], step: int, total: int, logged: bool, beat: Any = lambda phase: None) -> Outcome:
         """One optimizer step of every player on the same micro-batches; update number `step` of `total`.
@@ -119,9 +119,9 @@ class Game:
 
         BatchNorm's running statistics are the mean over the ranks: nothing synchronises them while training. Every rank must call it.
         """
-        if self._gathered != (step, bool(self.averages)):
+        if self._gathered != step:
             self.fill_objective(averaged=bool(self.averages))
-            self._gathered = (step, bool(self.averages))
+            self._gathered = step
         return self.objective.to(self.world.device)
 
     def fill_objective(self, averaged: bool) -> None:

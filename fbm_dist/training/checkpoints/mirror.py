@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import fsspec
 
-from fbm_dist.training.checkpoints.marker import FORMAT, MARKER, digest, sync_folder
+from fbm_dist.training.checkpoints.marker import FORMAT, MARKER, digest, sync_folder, write_marker
 
 T = TypeVar("T")
 ATTEMPTS = 5  # of one transfer
@@ -124,7 +124,7 @@ class Mirror:
         """
         manifest = self._marker(name)
         files = _files(manifest)
-        if files is None:
+        if manifest is None or files is None:
             raise ValueError(f"{self._root}/{name}: {MARKER} is missing or unreadable")
         partial, final = into / f".{name}.partial", into / name
         shutil.rmtree(partial, ignore_errors=True)
@@ -132,9 +132,7 @@ class Mirror:
             partial.mkdir(parents=True)
             with ThreadPoolExecutor(TRANSFERS) as transfers:
                 list(transfers.map(lambda item: self._get(name, partial, *item), sorted(files.items())))
-            (partial / MARKER).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-            digest(partial / MARKER, sync=True)
-            sync_folder(partial)
+            write_marker(partial, manifest)
             if final.exists():
                 shutil.rmtree(final)
             partial.rename(final)
