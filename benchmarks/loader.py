@@ -27,8 +27,9 @@ from rich.console import Console
 from rich.table import Table
 from skimage import data as photographs
 
+from data_tools.dataset import commit_snapshot, read_manifest
 from data_tools.sample import Metadata, Sample
-from data_tools.shards import commit_snapshot, read_manifest, read_sample, write_shard
+from data_tools.shards import read_sample, write_shard
 from data_tools.videos import encode
 from fbm_dist.data.decode import frames_of
 from fbm_dist.data.loader import Loader

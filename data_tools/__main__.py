@@ -1,11 +1,12 @@
-"""The data tools' door: python -m data_tools synthesize|prepare|verify|inspect."""
+"""The data tools' door: python -m data_tools synthesize|plan|prepare|verify|repair|scrub|stats|inspect."""
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -14,16 +15,35 @@ from data_tools.config import ConfigError, load
 
 COMMANDS = {
     "synthesize": "make films with known motion, objects, backgrounds and true masks",
+    "plan": "predict what prepare would take, from a sample",
     "prepare": "films in, shards with soft motion masks out",
     "verify": "prove that a data set is what it says",
-    "inspect": "draw a contact sheet with mask overlays",
+    "repair": "make damaged shards whole again, or drop what cannot be",
+    "scrub": "remove films whose owners opted out",
+    "stats": "count what is in a data set",
+    "inspect": "draw a page or a contact sheet with mask overlays",
 }
 USAGE = {
     "synthesize": "python -m data_tools synthesize output=DIR films=24 seed=0",
+    "plan": "python -m data_tools plan configs/prepare/default.yaml input=DIR films=700000",
     "prepare": "python -m data_tools prepare configs/prepare/default.yaml input=DIR output=DIR",
     "verify": "python -m data_tools verify DIR",
+    "repair": "python -m data_tools repair DIR input=FILMS",
+    "scrub": "python -m data_tools scrub DIR ids=FILE",
+    "stats": "python -m data_tools stats DIR",
     "inspect": "python -m data_tools inspect DIR",
 }
+# Each takes its section of schema.py and a Progress, and returns something with `lines()`.
+DOORS = {
+    "plan": "data_tools.building.forecast:plan",
+    "prepare": "data_tools.building.pipeline:prepare",
+    "verify": "data_tools.care.verify:verify",
+    "repair": "data_tools.care.repair:repair",
+    "scrub": "data_tools.care.scrub:scrub",
+    "stats": "data_tools.report.stats:stats",
+    "inspect": "data_tools.report.inspect:inspect",
+}
+OF_FILMS = ("synthesize", "plan", "prepare")  # the others are about a data set
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,14 +66,18 @@ def _call(command: str, config: str | None, overrides: Sequence[str]) -> int:
     from data_tools import schema
     from data_tools.synthetic.config import Synthesize
 
-    doors: dict[str, tuple[type[BaseModel], Callable[..., int]]] = {
-        "synthesize": (Synthesize, _synthesize),
-        "prepare": (schema.Prepare, _prepare),
-        "verify": (schema.Verify, _verify),
-        "inspect": (schema.Inspect, _inspect),
-    }
-    section, run = doors[command]
-    return run(_load(section, config, overrides))
+    if command == "synthesize":
+        return _synthesize(_load(Synthesize, config, overrides))
+    section: type[BaseModel] = getattr(schema, command.capitalize())
+    module, function = DOORS[command].split(":")
+    settings = _load(section, config, overrides)
+
+    from data_tools.progress import Console
+
+    with Console() as console:
+        report = getattr(importlib.import_module(module), function)(settings, console)
+    print("\n".join(report.lines()))
+    return 1 if getattr(report, "num_problems", 0) else 0
 
 
 def _load(section: type[BaseModel], first: str | None, overrides: Sequence[str]) -> BaseModel:
@@ -82,33 +106,6 @@ def _synthesize(settings: BaseModel) -> int:
     return 0
 
 
-def _prepare(settings: BaseModel) -> int:
-    from data_tools.pipeline import prepare
-    from data_tools.progress import Console
-
-    with Console() as console:
-        summary = prepare(settings, console)  # type: ignore[arg-type]
-    print("\n".join(summary.lines()))
-    return 0
-
-
-def _verify(settings: BaseModel) -> int:
-    from data_tools.progress import Console
-    from data_tools.verify import verify
-
-    with Console() as console:
-        report = verify(settings, console)  # type: ignore[arg-type]
-    print("\n".join(report.lines()))
-    return 1 if report.num_problems else 0
-
-
-def _inspect(settings: BaseModel) -> int:
-    from data_tools.inspect import inspect
-
-    print(inspect(settings))  # type: ignore[arg-type]
-    return 0
-
-
 def _fail(message: object, status: int) -> int:
     print(f"error: {' '.join(str(message).split())}", file=sys.stderr)
     return status
@@ -119,10 +116,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, text in COMMANDS.items():
         command = commands.add_parser(name, help=text, description=text, epilog=f"example: {USAGE[name]}")
-        what = "YAML file" if name in ("synthesize", "prepare") else "the data set's folder, or a YAML file"
-        command.add_argument(
-            "config", nargs="?", metavar="DIR" if name in ("verify", "inspect") else "CONFIG", help=what
-        )
+        what = "YAML file" if name in OF_FILMS else "the data set's folder (or URL), or a YAML file"
+        command.add_argument("config", nargs="?", metavar="CONFIG" if name in OF_FILMS else "DIR", help=what)
         command.add_argument("overrides", nargs="*", metavar="a.b=c", help="a config key and its value, in YAML")
         command.set_defaults(command=name)
     return parser

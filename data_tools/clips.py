@@ -1,4 +1,4 @@
-"""One film -> its samples: decode, cut into shots, cut shots into clips, masks, verdicts, encode. Streams: no film is held whole."""
+"""One film -> its clips: decode, cut into shots, cut shots into clips, masks, verdicts, encode. Streams: no film is held whole."""
 
 from __future__ import annotations
 
@@ -8,27 +8,26 @@ import json
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from fractions import Fraction
 from functools import cache
 from itertools import islice, pairwise
-from pathlib import Path
 from typing import Any
 
 import av
 import cv2
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageOps
 
-from data_tools.films import Film, pictures_in
-from data_tools.labels import Annotation, annotation_of
+from data_tools.fingerprint import fingerprint
+from data_tools.frames import film_frames, resized, scaled, stored_size
 from data_tools.prune import boxes, clip_verdict, keep, statistics
 from data_tools.sample import Metadata, Sample
 from data_tools.schema import Prepare
 from data_tools.shots import detector
-from data_tools.videos import Damage, Frame, Unusable, decode, encode, encode_image, probe
+from data_tools.sources.films import Film
+from data_tools.sources.labels import Annotation, annotation_of
+from data_tools.truth import Truth, true_masks
+from data_tools.videos import Damage, Frame, Unusable, encode, encode_image
 
-NVDEC_SIDE = 128  # pixels; NVDEC takes no VP9 below
 MASK_WINDOW = 110  # frames whose masks are computed together at most: the original's limit for a shot
 
 Piece = tuple[int, int, list[Frame]]  # shot, index of the first frame in the film, frames
@@ -44,6 +43,14 @@ class Tally:
     notes: list[str] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class Clip:
+    """Frames of a film from `start` on, from which a sample can be made: that is the work, and it may have been done before."""
+
+    start: int
+    make: Callable[[], Sample]
+
+
 def sample_key(film: str, start: int, stop: int, settings: str) -> str:
     """The key of a clip: hash of the film's bytes (its id), the span and the settings."""
     return hashlib.sha256(f"{film} {start} {stop} {settings}".encode()).hexdigest()[:40]
@@ -54,39 +61,21 @@ def settings_hash(settings: Prepare) -> str:
     return hashlib.sha256(json.dumps(settings.shaping(), sort_keys=True).encode()).hexdigest()[:16]
 
 
-def scaled(height: int, width: int, short_side: int, smallest: int = 1, even: bool = False) -> tuple[int, int]:
-    """(height, width) with the shorter side at most `short_side` and at least `smallest`, aspect kept, even if asked."""
-    short = min(height, width)
-    target = min(max(short, min(smallest, short_side)), short_side)
-
-    def side(length: int) -> int:
-        wanted = length * target / short
-        return max(2, 2 * round(wanted / 2)) if even else max(1, round(wanted))
-
-    return side(height), side(width)
-
-
-def stored_size(height: int, width: int, settings: Prepare) -> tuple[int, int]:
-    """Size of the clip made of frames of that size: even sides; small films grow to what NVDEC can decode."""
-    smallest = NVDEC_SIDE if settings.codec == "vp9" else 2
-    return scaled(height, width, settings.short_side, smallest, even=True)
-
-
-def film_samples(
+def film_clips(
     film: Film,
     film_id: str,
     rows: tuple[Annotation, ...],
     settings: Prepare,
     beat: Callable[[int], None],
     tally: Tally,
-) -> Iterator[Sample]:
-    """The samples of a film, in order; `tally` is filled on the way.
+) -> Iterator[Clip]:
+    """The clips of a film on this machine, in order; `tally` is filled on the way. A clip must be made before the next is asked for.
 
     Raises:
         Unusable: the film cannot be used; the text says why.
     """
     damage = Damage()
-    fps, frames = _frames(film, settings, damage)
+    fps, frames = film_frames(film, settings, damage)
     truth = true_masks(film)
     if settings.masks.kind == "given" and not truth:
         raise Unusable("no true masks beside it, and masks.kind is given")
@@ -102,12 +91,12 @@ def film_samples(
         without_truth += strip is None
         if strip is None and settings.masks.kind == "given":
             continue
-        annotation = annotation_of(rows, start, start + len(piece))
-        yield _sample(film, film_id, annotation, shot, start, fps, piece, strip, settings, beat)
+        known = annotation_of(rows, start, start + len(piece))
+        work = _Work(film, film_id, known, shot, start, fps, piece, strip, settings, beat)
+        yield Clip(start, work.sample)
     tally.notes += damage.notes()
     if truth and without_truth:
-        there = sum(path is not None for path in truth)
-        tally.notes.append(f"{without_truth} clips have no true masks: {there} masks for {tally.frames} frames")
+        tally.notes.append(f"{without_truth} clips have no true masks: {truth.count} masks for {tally.frames} frames")
     if film.masks is not None and not truth:
         tally.notes.append("its folder of true masks holds no pictures")
     if damage.packets > tally.frames:
@@ -167,111 +156,83 @@ def _counted(frames: Iterable[Frame], settings: Prepare, beat: Callable[[int], N
         tally.notes.append(f"read up to max_film_frames = {settings.max_film_frames}")
 
 
-def _frames(film: Film, settings: Prepare, damage: Damage) -> tuple[tuple[int, int], Iterable[Frame]]:
-    """(frame rate, frames at the size on which masks are computed)."""
+@dataclass(frozen=True)
+class _Work:
+    """All that a sample is made of."""
 
-    def size_of(height: int, width: int) -> tuple[int, int]:
-        if min(height, width) < settings.min_source_side:
-            raise Unusable(f"{width}x{height} px is below min_source_side = {settings.min_source_side}")
-        if max(height, width) > settings.max_aspect * min(height, width):
-            raise Unusable(f"{width}x{height} px is beyond max_aspect = {settings.max_aspect:g}")
-        if settings.masks.kind != "unlc" or settings.masks.working_side <= settings.short_side:
-            return stored_size(height, width, settings)
-        return scaled(height, width, settings.masks.working_side)
+    film: Film
+    film_id: str
+    known: Annotation
+    shot: int
+    start: int
+    fps: tuple[int, int]
+    piece: list[Frame]
+    truth: UInt8[np.ndarray, "t h w"] | None
+    settings: Prepare
+    beat: Callable[[int], None]
 
-    if film.kind == "video":
-        found = probe(film.path)
-        return found.fps, decode(film.path, None if found.steady else found.fps, size_of, damage)
-    paths = pictures_in(film.path) if film.kind == "frames" else [film.path]
-    rate = Fraction(settings.frames_fps).limit_denominator(1001)
-    return (rate.numerator, rate.denominator), _pictures(paths, size_of, damage)
+    def sample(self) -> Sample:
+        """Masks, verdicts, encoded frames."""
+        settings, stop = self.settings, self.start + len(self.piece)
+        working = [frame.image for frame in self.piece]
+        height, width = working[0].shape[:2]
+        stored = stored_size(height, width, settings)
+        clip = np.stack([resized(image, stored) for image in working])
+        video = encode(clip, self.fps, settings.codec, settings.gop) if len(clip) > 1 else encode_image(clip[0])
+        self.beat(0)
+        mask, kind = _soft_masks(working, mask_size(stored, settings), self.truth, settings)
+        self.beat(0)
+        metadata = Metadata(
+            film=self.film_id,
+            source=self.film.source,
+            id=self.known.id,
+            shot=self.shot,
+            span=(self.start, stop),
+            fps=self.fps,
+            size=stored,
+            num_frames=len(clip),
+            codec=settings.codec if len(clip) > 1 else "png",
+            group=self.known.group or self.film_id,
+            split=self.known.split,
+            labels=self.known.labels,
+            masks=kind,
+            fingerprint=tuple(self._fingerprints()),
+            licence=self.known.licence,
+            attribution=self.known.attribution,
+            versions=_versions(kind),
+            **_verdicts(mask, self.truth, settings),
+        )
+        return Sample(
+            sample_key(self.film_id, self.start, stop, settings_hash(settings)), metadata, video, mask, self.truth
+        )
+
+    def _fingerprints(self) -> Iterator[str]:
+        """Of one frame a second of the film; a single picture has one too."""
+        second = max(1, round(self.fps[0] / self.fps[1]))
+        for place, frame in enumerate(self.piece, self.start):
+            if place % second == 0 and (found := fingerprint(frame.image)) is not None:
+                yield found
 
 
-def _pictures(paths: list[Path], size_of: Callable[[int, int], tuple[int, int]], damage: Damage) -> Iterator[Frame]:
-    """Frames from picture files; one that cannot be read is left out, and the film is cut there."""
-    cut, size = False, None
-    for number, path in enumerate(paths):
-        try:
-            with Image.open(path) as picture:
-                image = np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
-        except (
-            OSError,
-            ValueError,
-            SyntaxError,
-            Image.DecompressionBombError,
-            Image.DecompressionBombWarning,
-        ) as error:
-            if len(paths) == 1:
-                raise Unusable(f"the picture cannot be decoded: {' '.join(str(error).split())}") from None
-            damage.packets += 1
-            cut = True
-            continue
-        cut = cut or (size is not None and size != image.shape)
-        size = image.shape
-        yield Frame(resized(image, size_of(*image.shape[:2])), number, cut)
-        cut = False
+def _verdicts(mask: np.ndarray | None, truth: np.ndarray | None, settings: Prepare) -> dict[str, Any]:
+    """What the metadata say about the masks."""
+    if mask is None:
+        return {"mask_size": truth.shape[1:]} if truth is not None else {}
+    measured = statistics(mask)
+    return {
+        "mask_size": mask.shape[1:],
+        "boxes": tuple(boxes(mask)),
+        "keep": tuple(keep(measured, settings.prune)),
+        "verdict": tuple(clip_verdict(measured, settings.prune)),
+        "statistics": measured,
+    }
 
 
-def resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """The picture at (height, width): averaged over areas when made smaller, cubic when made larger."""
-    if image.shape[:2] == size:
-        return image
-    smaller = size[0] <= image.shape[0] and size[1] <= image.shape[1]
-    return cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA if smaller else cv2.INTER_CUBIC)
-
-
-def _sample(
-    film: Film,
-    film_id: str,
-    annotation: Annotation,
-    shot: int,
-    start: int,
-    fps: tuple[int, int],
-    piece: list[Frame],
-    truth: UInt8[np.ndarray, "t h w"] | None,
-    settings: Prepare,
-    beat: Callable[[int], None],
-) -> Sample:
-    working = [frame.image for frame in piece]
-    height, width = working[0].shape[:2]
-    stored = stored_size(height, width, settings)
-    clip = np.stack([resized(image, stored) for image in working])
-    codec = settings.codec if len(clip) > 1 else "png"
-    video = encode(clip, fps, settings.codec, settings.gop) if len(clip) > 1 else encode_image(clip[0])
-    mask, kind = _soft_masks(working, mask_size(stored, settings), truth, settings)
-    beat(0)
-    verdicts: dict[str, Any] = {}
-    if mask is not None:
-        measured = statistics(mask)
-        verdicts = {
-            "mask_size": mask.shape[1:],
-            "boxes": tuple(boxes(mask)),
-            "keep": tuple(keep(measured, settings.prune)),
-            "verdict": tuple(clip_verdict(measured, settings.prune)),
-            "statistics": measured,
-        }
-    elif truth is not None:
-        verdicts = {"mask_size": truth.shape[1:]}
-    metadata = Metadata(
-        film=film_id,
-        source=film.source,
-        shot=shot,
-        span=(start, start + len(piece)),
-        fps=fps,
-        size=stored,
-        num_frames=len(piece),
-        codec=codec,
-        group=annotation.group or film_id,
-        split=annotation.split,
-        labels=annotation.labels,
-        masks=kind,
-        licence=annotation.licence,
-        attribution=annotation.attribution,
-        versions=_versions(kind),
-        **verdicts,
-    )
-    key = sample_key(film_id, start, start + len(piece), settings_hash(settings))
-    return Sample(key, metadata, video, mask, truth)
+def _truth_strip(piece: list[Frame], truth: Truth, settings: Prepare) -> UInt8[np.ndarray, "t h w"] | None:
+    """True masks * 255 of a clip at the stored mask size; None where one of its frames has none."""
+    height, width = piece[0].image.shape[:2]
+    size = mask_size(stored_size(height, width, settings), settings)
+    return truth.strip([frame.source for frame in piece], piece[0].shown, size)
 
 
 def mask_size(stored: tuple[int, int], settings: Prepare) -> tuple[int, int]:
@@ -298,43 +259,6 @@ def _soft_masks(
 def _even(items: list[np.ndarray], parts: int) -> list[list[np.ndarray]]:
     bounds = [len(items) * i // parts for i in range(parts + 1)]
     return [items[a:b] for a, b in pairwise(bounds)]
-
-
-def true_masks(film: Film) -> list[Path | None]:
-    """The true mask of each of the film's own frames, None where a frame has none; empty where the film has no masks.
-
-    Masks of frames have the frames' names; where they have not, as for a video, the order counts, and of frames there must
-    be as many as masks.
-    """
-    masks: list[Path | None] = list(pictures_in(film.masks)) if film.masks is not None else []
-    if film.kind == "video" or not masks:
-        return masks
-    frames = pictures_in(film.path) if film.kind == "frames" else [film.path]
-    named = {mask.stem: mask for mask in masks if mask is not None}
-    matched = [named.get(frame.stem) for frame in frames]
-    unnamed = named.keys() - {frame.stem for frame in frames}
-    return masks if unnamed and len(masks) == len(frames) else matched
-
-
-def _truth_strip(piece: list[Frame], paths: list[Path | None], settings: Prepare) -> UInt8[np.ndarray, "t h w"] | None:
-    """True masks * 255 of a clip at the stored mask size; None where one of its frames has none."""
-    own = [paths[frame.source] if frame.source < len(paths) else None for frame in piece]
-    height, width = piece[0].image.shape[:2]
-    size = mask_size(stored_size(height, width, settings), settings)
-    strip = []
-    for path in own:
-        if path is None:
-            return None
-        try:
-            with Image.open(path) as picture:
-                mask = np.asarray(picture)
-        except (OSError, ValueError, SyntaxError) as error:
-            raise Unusable(f"the true mask {path.name} cannot be read: {' '.join(str(error).split())}") from None
-        inside = (mask[..., :3].max(axis=2) if mask.ndim == 3 else mask) > 0  # any object's colour or number
-        if abs(inside.shape[1] * height - inside.shape[0] * width) > 0.1 * inside.shape[0] * width:
-            raise Unusable(f"the true mask {path.name} has another shape than the frames")
-        strip.append(cv2.resize(inside.astype(np.uint8) * 255, size[::-1], interpolation=cv2.INTER_NEAREST))
-    return np.stack(strip)
 
 
 @cache

@@ -18,6 +18,9 @@ class Progress(Protocol):
     def advance(self, things: int = 0, frames: int = 0) -> None:
         """So many more things are done, so many more frames have passed."""
 
+    def judged(self, kept: int, clips: int) -> None:
+        """The pruning rules would keep `kept` of `clips` more clips."""
+
     def note(self, text: str) -> None:
         """Something worth a line."""
 
@@ -29,6 +32,9 @@ class Silent:
         """See `Progress`."""
 
     def advance(self, things: int = 0, frames: int = 0) -> None:
+        """See `Progress`."""
+
+    def judged(self, kept: int, clips: int) -> None:
         """See `Progress`."""
 
     def note(self, text: str) -> None:
@@ -43,7 +49,7 @@ class Console:
         self._bar: Any = None
         self._task: Any = None
         self._name, self._unit, self._total = "", "", 0
-        self._things = self._frames = 0
+        self._things = self._frames = self._kept = self._clips = 0
         self._begun = self._told = time.monotonic()
 
     def __enter__(self) -> Console:
@@ -74,7 +80,7 @@ class Console:
     def stage(self, name: str, total: int, unit: str) -> None:
         """See `Progress`."""
         self._name, self._unit, self._total = name, unit, total
-        self._things = self._frames = 0
+        self._things = self._frames = self._kept = self._clips = 0
         self._begun = self._told = time.monotonic()
         if self._bar is not None:
             self._task = self._bar.add_task(name, total=total, rates="")
@@ -96,6 +102,11 @@ class Console:
             line = f"{self._name}: {self._things}/{self._total} {self._unit}, {self._rates()}, {passed:.0f} s{eta}"
             print(line, file=sys.stderr, flush=True)
 
+    def judged(self, kept: int, clips: int) -> None:
+        """See `Progress`."""
+        self._kept += kept
+        self._clips += clips
+
     def note(self, text: str) -> None:
         """See `Progress`."""
         if self._bar is not None:
@@ -108,4 +119,6 @@ class Console:
         rates = [f"{self._things / passed:.1f} {self._unit}/s"]
         if self._frames:
             rates.append(f"{self._frames / passed:.0f} frames/s")
+        if self._clips:
+            rates.append(f"{self._kept / self._clips:.0%} of clips kept")
         return ", ".join(rates)

@@ -15,7 +15,7 @@ BOX_SCORE = 0.5  # boxes enclose what is above it
 
 
 class Pruning(Config):
-    """The rules. Shares are of a frame's pixels, in [0, 1]; verdicts have the names "small", "large", "border", "flat"."""
+    """The rules. Shares are of a frame's pixels, in [0, 1]; verdicts have the names "small", "large", "border", "flat", "unsteady"."""
 
     min_foreground: float = Field(0.005, ge=0, le=1)  # below: "small". The paper's 0.10 would empty most real data
     max_foreground: float = Field(0.8, ge=0, le=1)  # above: "large" (the paper's)
@@ -25,6 +25,9 @@ class Pruning(Config):
     min_flatness: float = Field(
         0.02, ge=0, le=1
     )  # a clip whose scores deviate less within a frame says nothing: "flat"
+    min_consistency: float = Field(
+        0.0, ge=0, le=1
+    )  # a clip whose foreground overlaps less from frame to frame (mean IoU) is "unsteady"; 0: not asked
     min_kept: float = Field(0.5, ge=0, le=1)  # a clip is kept if at least this share of its frames is
 
     @model_validator(mode="after")
@@ -86,11 +89,13 @@ def keep(statistics: MaskStatistics, rules: Pruning) -> tuple[bool, ...]:
 def clip_verdict(statistics: MaskStatistics, rules: Pruning) -> tuple[str, ...]:
     """Why the clip as a whole would be pruned: `Metadata.verdict`; empty where it would be kept.
 
-    "flat" where its scores say nothing; and, where fewer than `min_kept` of its frames pass, the reasons of those that fail,
-    the most frequent first.
+    "flat" where its scores say nothing, "unsteady" where they jump from frame to frame; and, where fewer than `min_kept` of its
+    frames pass, the reasons of those that fail, the most frequent first.
     """
     verdicts = frame_verdicts(statistics, rules)
     reasons: list[str] = ["flat"] if statistics.flatness < rules.min_flatness else []
+    if len(verdicts) > 1 and statistics.consistency < rules.min_consistency:
+        reasons.append("unsteady")
     kept = sum(not verdict for verdict in verdicts)
     if kept == 0 or kept < rules.min_kept * len(verdicts):
         failed = [name for verdict in verdicts for name in verdict]

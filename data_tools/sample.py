@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 KEY = re.compile(r"[0-9a-z_-]{1,90}")
 
 # The members of a sample, in the order in which they stand in the tar. "mp4" is "png" where the clip is one image.
@@ -41,6 +41,7 @@ class Metadata(BaseModel):
     schema_version: int = SCHEMA_VERSION
     film: str  # id of the film: the same for all its clips
     source: str  # path of the film, relative to the input folder
+    id: str | None = None  # the user's own for the film, from a table of inputs
     shot: int  # which shot of the film, from 0
     span: tuple[int, int]  # frames [start, stop) of the film
     fps: tuple[int, int]  # numerator, denominator
@@ -56,6 +57,7 @@ class Metadata(BaseModel):
     keep: tuple[bool, ...] = ()  # per frame: would the pruning rules keep it
     verdict: tuple[str, ...] = ()  # why the clip as a whole would be pruned; empty: it would be kept
     statistics: MaskStatistics | None = None
+    fingerprint: tuple[str, ...] = ()  # perceptual hashes of one frame a second, 16 hex digits each
     licence: str | None = None
     attribution: str | None = None
     versions: dict[str, str] = {}  # of the tools that made the sample

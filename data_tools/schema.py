@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -39,13 +38,27 @@ class Masks(Config):
     unlc: UNLC = UNLC()
 
 
-class Prepare(Config):
-    """`prepare`: films in, shards out."""
+class Ray(Config):
+    """A Ray cluster that does the work of `executor: ray`."""
 
-    input: Path | tuple[Path, ...]  # folders, films, or lists of paths (.txt, .csv)
-    output: Path
+    address: str | None = (
+        None  # "auto", HOST:PORT or ray://HOST:PORT of a running cluster; None: a local one is started
+    )
+    attempts: int = Field(5, ge=1)  # a film whose worker is lost (its machine went away) is tried so many times
+
+
+class Prepare(Config):
+    """`prepare`: films in, shards out. Places are paths, or URLs that fsspec knows (s3://, https://)."""
+
+    input: str | tuple[str, ...]  # folders, films, lists (.txt, .lst) or tables (.csv, .tsv, .parquet) of paths or URLs
+    output: str
+    columns: dict[str, str] | None = None  # {meaning: column} of a table, e.g. {path: Download URL, id: Photo ID}
     labels_file: str | None = "labels.csv"  # looked for in each input folder, and beside a film or list
     labels: dict[str, str] | None = None  # {label: column of labels.csv}; None: every column that has no other meaning
+    boxes_file: str | None = "boxes.csv"  # likewise: boxes as true masks (path, frame, x0, y0, x1, y1 in pixels)
+    optouts: str | None = (
+        None  # a list of ids, sources or film ids that are never taken, beside those that were scrubbed
+    )
     pictures: Literal["frames", "single"] = (
         "frames"  # a folder of pictures is one film, or each picture a clip of one frame
     )
@@ -53,6 +66,8 @@ class Prepare(Config):
     max_frames: int = Field(64, ge=1, le=4096)  # of a clip
     min_frames: int = Field(16, ge=1)  # a shorter rest of a shot is left out and counted
     max_film_frames: int = Field(1_000_000, ge=1)  # a longer film is read up to here, and the report says so
+    max_film_bytes: int = Field(64 << 30, ge=1)  # a larger file is skipped
+    max_pixels: int = Field(1 << 26, ge=1)  # of one frame (2^26 is 8192 x 8192); a film with more is skipped
     short_side: int = Field(128, ge=16)  # of stored clips in pixels; larger films are made smaller
     min_source_side: int = Field(32, ge=2)  # a film below it is skipped
     max_aspect: float = Field(5.0, gt=1)  # longer to shorter side; beyond it a film is skipped
@@ -62,8 +77,14 @@ class Prepare(Config):
     masks: Masks = Masks()
     prune: Pruning = Pruning()  # verdicts are stored; nothing is thrown away
     shard_bytes: int = Field(256 << 20, ge=1)  # a shard is closed when it has grown beyond this
+    executor: Literal["local", "ray"] = "local"  # processes of this machine, or a Ray cluster
+    ray: Ray = Ray()
     workers: int | None = Field(None, ge=1)  # processes; None: one a core
     time_limit: float = Field(600.0, gt=0)  # seconds without a sign of life after which a film is given up
+    film_time_limit: float | None = Field(None, gt=0)  # seconds for one film altogether; None: as long as it gets on
+    memory_limit: float = Field(4.0, gt=0)  # GiB of one process; a film that needs more is given up
+    attempts: int = Field(5, ge=1)  # of reading a film over a network, with growing pauses
+    scratch: str | None = None  # folder of each machine for films while they are read; None: the system's temporary one
     retry: bool = False  # try films again that an earlier run gave up (died, out of time)
 
     @model_validator(mode="after")
@@ -73,7 +94,7 @@ class Prepare(Config):
         return self
 
     @property
-    def inputs(self) -> tuple[Path, ...]:
+    def inputs(self) -> tuple[str, ...]:
         """The inputs as a tuple."""
         return self.input if isinstance(self.input, tuple) else (self.input,)
 
@@ -84,27 +105,95 @@ class Prepare(Config):
 
     def shaping(self) -> dict[str, Any]:
         """What shapes the samples: the settings that one data set has in common, as JSON values."""
-        local = {"input", "output", "labels_file", "workers", "time_limit", "retry"}
-        return self.model_dump(mode="json", exclude=local)
+        return self.model_dump(mode="json", exclude=LOCAL)
+
+
+class Plan(Prepare):
+    """`plan`: what `prepare` would cost, from a sample that is really made. Takes all keys of `prepare`."""
+
+    output: str = ""  # not written to
+    films: int | None = Field(None, ge=1)  # to predict for; None: all that the input holds
+    sample: int = Field(24, ge=2)  # films that are made, chosen at random
+    seed: int = Field(0, ge=0)
+    cores: int | None = Field(None, ge=1)  # of the cluster that would do it; None: as many as are measured on
+    core_hour: float = Field(0.04, ge=0)  # price of a core for an hour
+
+
+# What says where films come from and who does the work, but not what becomes of them.
+LOCAL = {
+    "input",
+    "output",
+    "columns",
+    "labels_file",
+    "boxes_file",
+    "optouts",
+    "executor",
+    "ray",
+    "workers",
+    "time_limit",
+    "film_time_limit",
+    "memory_limit",
+    "attempts",
+    "scratch",
+    "retry",
+}
 
 
 class Verify(Config):
     """`verify`: prove that a data set is what it says."""
 
-    path: Path
+    path: str  # the data set's folder, or its URL
     snapshot: str = "latest"
     decode: int = Field(200, ge=0)  # clips whose frames are decoded and counted, evenly spread; 0: none
-    dali: bool = True  # decode them with DALI too, where it can
+    decoders: tuple[Literal["pyav", "dali", "opencv", "torchcodec", "decord"], ...] | None = (
+        None  # PyAV always, and these; None: all that can be loaded here
+    )
     max_problems: int = Field(100, ge=1)  # printed; all are counted
 
 
-class Inspect(Config):
-    """`inspect`: a contact sheet with mask overlays."""
+class Repair(Config):
+    """`repair`: put a data set right again, from its own tars and, where there is `input`, from its films."""
 
-    path: Path
+    path: str  # the data set's folder, or its URL
+    input: str | tuple[str, ...] | None = None  # as `prepare` had it: damaged clips are made again; None: dropped
+    columns: dict[str, str] | None = None  # likewise
+    labels_file: str | None = "labels.csv"  # likewise
+    boxes_file: str | None = "boxes.csv"  # likewise
+    decode: bool = False  # decode every clip, also those whose checksums hold
+    max_dropped: float = Field(0.1, ge=0, le=1)  # share of the clips; where more would be dropped, nothing is done
+    workers: int | None = Field(None, ge=1)  # processes that make films again; None: one a core
+    scratch: str | None = None  # folder for shards and films while they are made; None: the system's temporary one
+    dry_run: bool = False  # say what is wrong, and change nothing
+
+
+class Scrub(Config):
+    """`scrub`: remove films whose owners opted out, and keep them out."""
+
+    path: str  # the data set's folder, or its URL
+    ids: str  # a file, or its URL: one id a line (the user's own, a source, or a film id)
+
+
+class Stats(Config):
+    """`stats`: what a data set holds, in figures."""
+
+    path: str  # the data set's folder, or its URL
     snapshot: str = "latest"
-    output: Path | None = None  # None: inspect.png in the data set's folder
-    clips: int = Field(12, ge=1)  # rows
-    frames: int = Field(8, ge=1)  # per row
+    format: Literal["text", "json"] = "text"  # json: one object, for scripts
+
+
+class Inspect(Config):
+    """`inspect`: a page of a data set: figures, clips with mask overlays, what was left out and why."""
+
+    path: str  # the data set's folder, or its URL
+    snapshot: str = "latest"
+    output: str | None = (
+        None  # an .html page, or a .png sheet of clips alone; None: inspect.html in the data set's folder
+    )
+    clips: int = Field(24, ge=1)  # chosen at random among those that the pruning rules keep (on a sheet: among all)
+    rejected: int = Field(4, ge=0)  # of each reason for which they would not keep a clip
+    films: int = Field(100, ge=0)  # that were not used, listed with their reasons; all are counted
+    groups: int = Field(12, ge=0)  # of near-duplicate films
+    frames: int = Field(8, ge=1)  # per clip
     height: int = Field(96, ge=16)  # of a picture in pixels
     seed: int = Field(0, ge=0)  # which clips
+    max_bytes: int = Field(8 << 20, ge=0)  # of the page: clips beyond it are shown as stills only

@@ -1,27 +1,24 @@
-"""Shards on disk: tar, DALI index, parquet manifest, statistics; atomic and byte-reproducible. dataset.json lists snapshots."""
+"""Shards on disk: tar, DALI index, parquet manifest, statistics; written whole or not at all, and byte-reproducible."""
 
 from __future__ import annotations
 
 import hashlib
-import io
 import json
-import os
 import tarfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
-from typing import IO, Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import IO, Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from data_tools.sample import SCHEMA_VERSION, Metadata, Sample
+from data_tools.places import Place, atomic, is_local, line, read_bytes, read_range, remove, write_atomic
+from data_tools.sample import KEY, SCHEMA_VERSION, Metadata, Sample
+from data_tools.sampling import ranks_of
 
-BLOCK = 512  # bytes of a tar block: every member starts on one, one header block ahead of its data
+BLOCK = tarfile.BLOCKSIZE  # every member starts on one, one header block ahead of its data
 FOLDER = "shards"
-
-Packed = tuple[str, Metadata, list[tuple[str, bytes]]]  # key, json member, all members in order
+KINDS = ("stats.json", "tar", "idx", "parquet")  # files of a shard; the first is its done-marker
 
 _TEXTS = pa.map_(pa.string(), pa.string())
 _SHARES = pa.list_(pa.float32())
@@ -34,6 +31,7 @@ SCHEMA = pa.schema(
         ("schema_version", pa.int32()),
         ("film", pa.string()),
         ("source", pa.string()),
+        ("id", pa.string()),
         ("shot", pa.int32()),
         ("span", pa.list_(pa.int64())),
         ("fps", pa.list_(pa.int32())),
@@ -60,6 +58,8 @@ SCHEMA = pa.schema(
                 ]
             ),
         ),
+        ("fingerprint", pa.list_(pa.string())),
+        ("shot_rank", pa.list_(pa.int32())),  # of the manifest alone: see data_tools/sampling.py
         ("licence", pa.string()),
         ("attribution", pa.string()),
         ("versions", _TEXTS),
@@ -84,186 +84,116 @@ class ShardStats(BaseModel):
     parquet_sha256: str
 
 
-class Snapshot(BaseModel):
-    """One state of a data set. Snapshots only grow: each holds the shards of the one before and its own."""
+class Stretch(NamedTuple):
+    """All bytes of a sample in a tar, headers and padding included; they do not depend on where it stands."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    id: str  # "1", "2", ...
-    digest: str  # sha256 over the shards' names and sha256s
-    shards: tuple[str, ...]  # names, in reading order
-    clips: int
-    frames: int
-    bytes: int
+    data: bytes
+    ranks: Sequence[int] | None = None  # of its frames within their shot: the manifest's `shot_rank`; None: to be found
 
 
-class Dataset(BaseModel):
-    """dataset.json at the root of a data set."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    schema_version: int = SCHEMA_VERSION
-    settings: dict[str, Any]  # of `prepare`: everything that shapes the samples
-    snapshots: tuple[Snapshot, ...]
-
-    def snapshot(self, name: str = "latest") -> Snapshot:
-        """The snapshot with that id; "latest" is the newest.
-
-        Raises:
-            ValueError: there is no such snapshot.
-        """
-        if name == "latest":
-            return self.snapshots[-1]
-        for snapshot in self.snapshots:
-            if snapshot.id == name:
-                return snapshot
-        raise ValueError(f"no snapshot {name!r} in this data set; it has {', '.join(s.id for s in self.snapshots)}")
-
-
-def write_shard(root: Path, name: str, samples: Iterable[Sample]) -> ShardStats:
+def write_shard(root: Place, name: str, samples: Iterable[Sample]) -> ShardStats:
     """Write root/shards/NAME.{tar,idx,parquet,stats.json}; a reader sees all of them or none.
 
-    The same samples give the same bytes. An unfinished earlier try under this name is replaced.
+    The same samples give the same bytes. An unfinished earlier try under this name is replaced. Frames are ranked as if each shot had
+    all of its clips here.
 
     Raises:
         ValueError: a sample breaks the contract, two have one key, or there is none.
     """
-    return write_packed(root, name, ((s.key, s.metadata, s.members()) for s in samples))
+    return write_stretches(root, name, (Stretch(to_stretch(s.key, s.members())) for s in samples))
 
 
-def write_packed(root: Path, name: str, samples: Iterable[Packed]) -> ShardStats:
-    """`write_shard` for samples whose members are bytes already."""
-    base = root / FOLDER / name
-    base.parent.mkdir(parents=True, exist_ok=True)
-    _beside(base, "stats.json").unlink(missing_ok=True)
-    with atomic(_beside(base, "tar")) as file:
-        rows = list(_write_tar(file, name, samples))
-    if not rows:
-        _beside(base, "tar").unlink()
-        raise ValueError(f"shard {name} would be empty")
-    write_atomic(_beside(base, "idx"), index_of(rows).encode())
-    table = pa.Table.from_pylist(rows, schema=SCHEMA)
-    with atomic(_beside(base, "parquet")) as file:
-        pq.write_table(table, file, compression="zstd")
+def write_stretches(root: Place, name: str, stretches: Iterable[Stretch]) -> ShardStats:
+    """`write_shard` for samples that are bytes of a tar already.
+
+    Object stores have no rename: the statistics are removed first and written last, and what has none is not there.
+    """
+    tar, idx, parquet, done = (shard_file(root, name, kind) for kind in ("tar", "idx", "parquet", "stats.json"))
+    if is_local(root):
+        tar.parent.mkdir(parents=True, exist_ok=True)
+    remove(done)
+    with atomic(tar) as file:
+        hashed = _Hashing(file)
+        rows = list(_write_tar(hashed, name, stretches))
+        if not rows:
+            raise ValueError(f"shard {name} would be empty")
+    if any(row["shot_rank"] is None for row in rows):
+        ranks = ranks_of(((row["film"], row["shot"]), row["keep"], row["num_frames"]) for row in rows)
+        rows = [row | {"shot_rank": own} for row, own in zip(rows, ranks, strict=True)]
+    index = index_of(rows).encode()
+    write_atomic(idx, index)
+    buffer = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), buffer, compression="zstd")
+    manifest = buffer.getvalue().to_pybytes()
+    write_atomic(parquet, manifest)
     stats = ShardStats(
         name=name,
         clips=len(rows),
         frames=sum(row["num_frames"] for row in rows),
         films=len({row["film"] for row in rows}),
-        bytes=_beside(base, "tar").stat().st_size,
+        bytes=hashed.size,
         kept_clips=sum(not row["verdict"] for row in rows),
-        sha256=sha256_of(_beside(base, "tar")),
-        idx_sha256=sha256_of(_beside(base, "idx")),
-        parquet_sha256=sha256_of(_beside(base, "parquet")),
+        sha256=hashed.digest.hexdigest(),
+        idx_sha256=hashlib.sha256(index).hexdigest(),
+        parquet_sha256=hashlib.sha256(manifest).hexdigest(),
     )
-    write_atomic(_beside(base, "stats.json"), _json(stats))
+    write_atomic(done, to_json(stats))
     return stats
 
 
-def finished_shard(root: Path, name: str) -> ShardStats | None:
+def finished_shard(root: Place, name: str) -> ShardStats | None:
     """The statistics of a finished shard; None where there is none of this name, or an unfinished one."""
-    path = _beside(root / FOLDER / name, "stats.json")
+    path = shard_file(root, name, "stats.json")
     try:
-        return ShardStats.model_validate_json(path.read_bytes())
+        return ShardStats.model_validate_json(read_bytes(path))
     except FileNotFoundError:
         return None
     except ValidationError as error:
-        raise ValueError(f"{path}: not the statistics of a shard: {_first(error)}") from None
+        raise ValueError(f"{path}: not the statistics of a shard: {first_error(error)}") from None
 
 
-def shard_file(root: Path, name: str, kind: str) -> Path:
-    """Path of a shard's file; `kind` is tar, idx, parquet or stats.json."""
-    return _beside(root / FOLDER / name, kind)
+def remove_shard(root: Place, name: str) -> None:
+    """Remove a shard's files, the done-marker first: from then on it is not there."""
+    for kind in KINDS:
+        remove(shard_file(root, name, kind))
 
 
-def open_dataset(root: Path) -> Dataset:
-    """Read root/dataset.json.
+def shard_file(root: Place, name: str, kind: str) -> Place:
+    """Where a shard's file is; `kind` is tar, idx, parquet or stats.json."""
+    return root / FOLDER / f"{name}.{kind}"
+
+
+def read_table(root: Place, name: str) -> pa.Table:
+    """The manifest of one shard: `SCHEMA`, a row for each clip in the order of the tar.
 
     Raises:
-        ValueError: no such folder, no data set in it, an unfinished or empty one, or one of another version.
+        ValueError: it cannot be read.
     """
-    path = root / "dataset.json"
-    if not root.is_dir():
-        raise ValueError(
-            f"{root}: no such folder; make a data set with: python -m data_tools prepare CONFIG output={root}"
-        )
+    path = shard_file(root, name, "parquet")
     try:
-        dataset = Dataset.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
-        state = "an unfinished data set; run the same `prepare` again" if (root / "staging").is_dir() else "no data set"
-        raise ValueError(f"{root}: {state} (dataset.json is missing)") from None
-    except ValidationError as error:
-        raise ValueError(f"{path}: not a data set: {_first(error)}") from None
-    if dataset.schema_version != SCHEMA_VERSION:
-        raise ValueError(f"{path}: schema version {dataset.schema_version}; this program reads {SCHEMA_VERSION}")
-    if not dataset.snapshots or not dataset.snapshots[-1].clips:
-        raise ValueError(f"{root}: the data set is empty; run `python -m data_tools prepare` into it again")
-    return dataset
+        return pq.read_table(pa.BufferReader(read_bytes(path)), schema=SCHEMA)
+    except (OSError, pa.ArrowException) as error:
+        raise ValueError(f"{path}: cannot be read: {line(error)}") from None
 
 
-def commit_snapshot(root: Path, settings: Mapping[str, Any], shards: Sequence[str]) -> Snapshot:
-    """Add a snapshot of the newest one's shards and `shards` (finished ones) to root/dataset.json, atomically.
-
-    Raises:
-        ValueError: a shard is not finished, or the data set was made with other settings.
-    """
-    path = root / "dataset.json"
-    before: tuple[Snapshot, ...] = ()
-    if path.exists():
-        dataset = Dataset.model_validate_json(path.read_bytes())
-        before = dataset.snapshots
-        if dataset.settings != json.loads(json.dumps(settings)):
-            raise ValueError(f"{root}: the data set was made with other settings")
-    names = (before[-1].shards if before else ()) + tuple(shards)
-    stats = _finished(root, names)
-    snapshot = Snapshot(
-        id=str(len(before) + 1),
-        digest=digest_of(stats),
-        shards=names,
-        clips=sum(s.clips for s in stats),
-        frames=sum(s.frames for s in stats),
-        bytes=sum(s.bytes for s in stats),
-    )
-    write_atomic(path, _json(Dataset(settings=dict(settings), snapshots=(*before, snapshot))))
-    return snapshot
+def read_rows(root: Place, name: str) -> list[dict[str, Any]]:
+    """The manifest rows of one shard as dictionaries, in the order of the tar."""
+    return read_table(root, name).to_pylist()
 
 
-def digest_of(stats: Iterable[ShardStats]) -> str:
-    """A snapshot's digest: sha256 over `NAME SHA256` lines."""
-    return hashlib.sha256("".join(f"{s.name} {s.sha256}\n" for s in stats).encode()).hexdigest()
-
-
-def read_manifest(root: Path, snapshot: str = "latest") -> pa.Table:
-    """One row for each clip, in reading order: `SCHEMA`.
-
-    Raises:
-        ValueError: no such data set or snapshot, or its shards are no longer those that the snapshot names.
-    """
-    chosen = open_dataset(root).snapshot(snapshot)
-    if digest_of(_finished(root, chosen.shards)) != chosen.digest:
-        raise ValueError(
-            f"{root}: the shards differ from snapshot {chosen.id}; see: python -m data_tools verify {root}"
-        )
-    return pa.concat_tables([_shard_table(root, name) for name in chosen.shards])
-
-
-def read_rows(root: Path, name: str) -> list[dict[str, Any]]:
-    """The manifest rows of one finished shard, in the order of the tar."""
-    return _shard_table(root, name).to_pylist()
-
-
-def read_sample(root: Path, row: Mapping[str, Any]) -> Sample:
+def read_sample(root: Place, row: Mapping[str, Any]) -> Sample:
     """The sample that a manifest row (`table.to_pylist()[i]`) describes.
 
     Raises:
         ValueError: the shard cannot be read or holds something else there.
     """
     path = shard_file(root, row["shard"], "tar")
+    start, size = stretch(row)
     try:
-        with path.open("rb") as file:
-            members = {m["extension"]: os.pread(file.fileno(), m["size"], m["offset"]) for m in row["members"]}
+        data = read_range(path, start, size)
     except OSError as error:
-        raise ValueError(f"{path}: cannot be read: {_line(error)}") from None
+        raise ValueError(f"{path}: cannot be read: {line(error)}") from None
+    members = {m["extension"]: data[m["offset"] - start :][: m["size"]] for m in row["members"]}
     return Sample.from_members(row["key"], members)
 
 
@@ -283,93 +213,93 @@ def index_of(rows: Iterable[Mapping[str, Any]]) -> str:
     return "\n".join([f"v1.2 {len(lines)}", *lines]) + "\n"
 
 
-def _write_tar(file: IO[bytes], name: str, samples: Iterable[Packed]) -> Iterator[dict[str, Any]]:
-    """Append samples to a tar; yields each one's manifest row."""
-    seen: set[str] = set()
-    with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-        for key, metadata, members in samples:
-            if key in seen:
-                raise ValueError(f"two samples have the key {key}")
-            seen.add(key)
-            digest = hashlib.sha256()
-            places = []
-            for extension, data in members:
-                info = tarfile.TarInfo(f"{key}.{extension}")  # mtime 0, owner 0, mode 0644: reproducible
-                info.size = len(data)
-                places.append({"extension": extension, "offset": tar.offset + BLOCK, "size": len(data)})
-                digest.update(info.tobuf(tarfile.USTAR_FORMAT) + data + b"\0" * (-len(data) % BLOCK))
-                tar.addfile(info, io.BytesIO(data))
-            row = metadata.model_dump()
-            row |= {"labels": list(metadata.labels.items()), "versions": list(metadata.versions.items())}
-            yield {"key": key, "shard": name, "sha256": digest.hexdigest(), "members": places, **row}
+def to_stretch(key: str, members: Iterable[tuple[str, bytes]]) -> bytes:
+    """A sample's members as the bytes of a tar: USTAR, time and owner 0, mode 0644."""
+    parts = []
+    for extension, data in members:
+        info = tarfile.TarInfo(f"{key}.{extension}")
+        info.size = len(data)
+        parts += [info.tobuf(tarfile.USTAR_FORMAT), data, b"\0" * (-len(data) % BLOCK)]
+    return b"".join(parts)
 
 
-@contextmanager
-def atomic(path: Path) -> Iterator[IO[bytes]]:
-    """A file that appears under `path` complete and on disk, or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+def members_of(data: bytes) -> tuple[str, list[tuple[str, int, int]]]:
+    """The inverse of `to_stretch`: the key, and (extension, offset, size) of each member.
+
+    Raises:
+        ValueError: the bytes are no sample's.
+    """
+    keys, found, at = set(), [], 0
     try:
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.rename(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
+        while at < len(data):
+            info = tarfile.TarInfo.frombuf(data[at : at + BLOCK], "utf-8", "strict")
+            key, _, extension = info.name.partition(".")
+            keys.add(key)
+            found.append((extension, at + BLOCK, info.size))
+            at += BLOCK + -(-info.size // BLOCK) * BLOCK
+    except tarfile.HeaderError as error:
+        raise ValueError(f"no sample: {line(error)}") from None
+    if at != len(data) or len(keys) != 1 or not KEY.fullmatch(min(keys)):
+        raise ValueError(f"no sample: {len(data)} bytes with the keys {sorted(keys)}")
+    return keys.pop(), found
+
+
+def metadata_of(data: bytes, members: Sequence[tuple[str, int, int]]) -> Metadata:
+    """The `json` member of a stretch.
+
+    Raises:
+        ValueError: it does not come first, or does not follow the contract.
+    """
+    extension, offset, size = members[0]
     try:
-        os.fsync(folder)  # the new name is on disk too
-    finally:
-        os.close(folder)
+        return Metadata.model_validate_json(data[offset : offset + size] if extension == "json" else b"")
+    except ValidationError as error:
+        raise ValueError(f"no sample: {first_error(error)}") from None
 
 
-def write_atomic(path: Path, data: bytes) -> None:
-    """`atomic` for bytes at hand."""
-    with atomic(path) as file:
-        file.write(data)
-
-
-def sha256_of(path: Path, progress: Callable[[], None] | None = None) -> str:
-    """Hex digest of a file's bytes; `progress` is called now and then."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 22):
-            digest.update(chunk)
-            if progress is not None:
-                progress()
-    return digest.hexdigest()
-
-
-def _shard_table(root: Path, name: str) -> pa.Table:
-    path = shard_file(root, name, "parquet")
-    try:
-        return pq.read_table(path, schema=SCHEMA)
-    except (OSError, pa.ArrowException) as error:
-        raise ValueError(f"{path}: cannot be read: {_line(error)}") from None
-
-
-def _finished(root: Path, names: Iterable[str]) -> list[ShardStats]:
-    found = []
-    for name in names:
-        stats = finished_shard(root, name)
-        if stats is None:
-            raise ValueError(f"{root}: shard {name} is missing or unfinished; see: python -m data_tools verify {root}")
-        found.append(stats)
-    return found
-
-
-def _beside(base: Path, kind: str) -> Path:
-    return base.with_name(f"{base.name}.{kind}")
-
-
-def _json(model: BaseModel) -> bytes:
+def to_json(model: BaseModel) -> bytes:
+    """A model as the text of a file."""
     return (json.dumps(model.model_dump(mode="json"), indent=1, ensure_ascii=False) + "\n").encode()
 
 
-def _first(error: ValidationError) -> str:
+def first_error(error: ValidationError) -> str:
+    """The first thing that is wrong, in one line."""
     first = error.errors()[0]
     return f"{'.'.join(map(str, first['loc']))}: {first['msg']}" if first["loc"] else first["msg"]
 
 
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())
+class _Hashing:
+    """A file that is hashed while it is written."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self.digest, self.size = file, hashlib.sha256(), 0
+
+    def write(self, data: bytes) -> None:
+        self._file.write(data)
+        self.digest.update(data)
+        self.size += len(data)
+
+
+def _write_tar(file: _Hashing, name: str, stretches: Iterable[Stretch]) -> Iterator[dict[str, Any]]:
+    """Append samples to a tar and end it; yields each one's manifest row."""
+    seen: set[str] = set()
+    for data, ranks in stretches:
+        key, members = members_of(data)
+        if key in seen:
+            raise ValueError(f"two samples have the key {key}")
+        seen.add(key)
+        metadata = metadata_of(data, members)
+        places = [{"extension": e, "offset": file.size + offset, "size": size} for e, offset, size in members]
+        file.write(data)
+        row = metadata.model_dump()
+        row |= {"labels": list(metadata.labels.items()), "versions": list(metadata.versions.items())}
+        yield {
+            "key": key,
+            "shard": name,
+            "sha256": hashlib.sha256(data).hexdigest(),
+            "members": places,
+            "shot_rank": None if ranks is None else list(ranks),
+            **row,
+        }
+    file.write(b"\0" * (2 * BLOCK))
+    file.write(b"\0" * (-file.size % tarfile.RECORDSIZE))

@@ -33,11 +33,16 @@ def detector(settings: Shots) -> Detector:
 
 
 def thumbnail(image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "a b 3"]:
-    """The frame at `THUMBNAIL` px, averaged over areas: noise and small motion count little."""
+    """The frame at up to `THUMBNAIL` px, averaged over areas: noise and small motion count little.
+
+    It is made smaller by a whole factor, which OpenCV does ten times faster than by any other.
+    """
     height, width = image.shape[:2]
-    scale = THUMBNAIL / max(height, width)
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    factor = -(-max(height, width) // THUMBNAIL)
+    rows, columns = height // factor, width // factor
+    if not rows or not columns:
+        return cv2.resize(image, (max(1, columns), max(1, rows)), interpolation=cv2.INTER_AREA)
+    return cv2.resize(image[: rows * factor, : columns * factor], (columns, rows), interpolation=cv2.INTER_AREA)
 
 
 class OneShot:
@@ -73,13 +78,13 @@ class Adaptive:
 
     def push(self, image: UInt8[np.ndarray, "h w 3"]) -> list[bool]:
         """See `Detector`."""
-        hsv = cv2.cvtColor(thumbnail(image), cv2.COLOR_RGB2HSV).astype(np.int16)
+        hsv = cv2.cvtColor(thumbnail(image), cv2.COLOR_RGB2HSV)
         if self._before is None or self._before.shape != hsv.shape:  # another picture size is cut elsewhere
             change = 0.0
         else:
-            difference = np.abs(hsv - self._before)
-            difference[..., 0] = np.minimum(difference[..., 0], 180 - difference[..., 0])  # hue is a circle
-            change = float(difference.mean())
+            hue, saturation, value = cv2.split(cv2.absdiff(hsv, self._before))
+            hue = cv2.min(hue, 180 - hue)  # hue is a circle
+            change = (cv2.mean(hue)[0] + cv2.mean(saturation)[0] + cv2.mean(value)[0]) / 3
         self._before = hsv
         self._changes.append(change)
         last = self._base + len(self._changes) - 1

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import av
 import numpy as np
 from av.error import FFmpegError
+from av.video.reformatter import Interpolation, VideoReformatter
 from jaxtyping import UInt8
 from PIL import Image
 
@@ -87,6 +88,7 @@ class Frame:
 
     image: UInt8[np.ndarray, "h w 3"]
     source: int
+    shown: tuple[int, int]  # its height and width before it was scaled
     cut: bool = False  # it does not follow the frame before: a jump in time, a lost frame, another picture size
 
 
@@ -113,13 +115,15 @@ def encode(frames: UInt8[np.ndarray, "t h w 3"], fps: tuple[int, int], codec: Co
         stream: Any = container.add_stream(name, rate=Fraction(*fps), options=options | {"flags": "+bitexact"})
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.gop_size = gop
-        stream.codec_context.time_base = Fraction(fps[1], fps[0])
+        time_base = Fraction(fps[1], fps[0])
+        stream.codec_context.time_base = time_base
         stream.codec_context.colorspace = 6  # SMPTE 170M, what swscale writes
         stream.codec_context.color_range = 1  # limited
+        convert = VideoReformatter()
         for i, image in enumerate(frames):
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
-            frame = frame.reformat(format="yuv420p", dst_colorspace=5, dst_color_range=1)
-            frame.pts, frame.time_base = i, Fraction(fps[1], fps[0])
+            frame = convert.reformat(frame, format="yuv420p", dst_colorspace=5, dst_color_range=1, threads=1)
+            frame.pts, frame.time_base = i, time_base
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
     return buffer.getvalue()
@@ -147,7 +151,10 @@ def decode_clip(data: bytes) -> UInt8[np.ndarray, "t h w 3"]:
         return decode_image(data)[None]
     try:
         with av.open(io.BytesIO(data), "r") as container:
-            frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+            convert = VideoReformatter()
+            frames = [
+                convert.reformat(frame, format="rgb24", threads=1).to_ndarray() for frame in container.decode(video=0)
+            ]
     except (FFmpegError, IndexError, ValueError) as error:
         raise Unusable(_reason(error)) from None
     if not frames:
@@ -167,12 +174,13 @@ def probe(source: Path | bytes) -> Probe:
             stream = _video_stream(container)
             stated = stream.average_rate or stream.guessed_rate
             codec = stream.codec_context.name if stream.codec_context else "unknown"
-            num_packets = 0
+            num_packets, second = 0, 0.0
             try:
                 for packet in container.demux(stream):
                     num_packets += packet.size > 0
-                    if packet.size and packet.pts is not None and packet.time_base:
-                        times.append(float(packet.pts * packet.time_base))
+                    if packet.size and packet.pts is not None:
+                        second = second or float(packet.time_base or 0)
+                        times += [packet.pts * second] if second else []
             except FFmpegError:
                 pass  # `decode` meets the same place and says so
     except FFmpegError as error:
@@ -193,6 +201,7 @@ def decode(
     fps: tuple[int, int] | None = None,
     size_of: Callable[[int, int], tuple[int, int]] | None = None,
     damage: Damage | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> Iterator[Frame]:
     """Stream a film's frames: upright, square pixels, RGB, one for each 1/fps seconds.
 
@@ -201,13 +210,14 @@ def decode(
         fps: constant rate to make from the timestamps (frames are repeated or left out); None: every frame as it comes.
         size_of: (height, width) as shown -> (height, width) wanted; called again where the stream changes size.
         damage: filled with what was skipped or mended.
+        max_pixels: of a frame, before it is scaled.
     Raises:
-        Unusable: the file cannot be opened or has no video stream. Damage further on ends or thins the stream instead.
+        Unusable: a frame is too large, or the file cannot be opened or has no video stream. Damage further on thins the stream instead.
     """
     damage = damage if damage is not None else Damage()
     try:
         with _open(source) as container:
-            frames = _upright_frames(container, size_of, damage)
+            frames = _upright_frames(container, size_of, damage, max_pixels)
             if fps is None:
                 yield from (frame for frame, _ in frames)
             else:
@@ -232,21 +242,31 @@ def _at_constant_rate(frames: Iterator[tuple[Frame, float | None]], clock: Clock
 
 
 def _upright_frames(
-    container: Any, size_of: Callable[[int, int], tuple[int, int]] | None, damage: Damage
+    container: Any, size_of: Callable[[int, int], tuple[int, int]] | None, damage: Damage, max_pixels: int
 ) -> Iterator[tuple[Frame, float | None]]:
     """Frames as shown, with their times in seconds."""
     stream = _video_stream(container)
+    width, height = stream.codec_context.width, stream.codec_context.height
+    if width * height > max_pixels:
+        raise Unusable(f"frames of {width}x{height} px; max_pixels is {max_pixels}")
+    stream.codec_context.options = {"max_pixels": str(max_pixels)}  # FFmpeg allocates no larger frame
     size: tuple[int, int] | None = None
-    best = BestTimes()
+    best, second = BestTimes(), 0.0
+    convert = (
+        VideoReformatter()
+    )  # kept, and without threads: of small frames four times as fast as a fresh one with them
     for number, raw in enumerate(_raw_frames(container, stream, damage)):
-        if raw.width < 1 or raw.height < 1 or raw.width * raw.height > MAX_PIXELS:
-            raise Unusable(f"frames of {raw.width}x{raw.height} px")
+        if raw.width < 1 or raw.height < 1 or raw.width * raw.height > max_pixels:
+            raise Unusable(f"frames of {raw.width}x{raw.height} px; max_pixels is {max_pixels}")
         cut = size is not None and size != (raw.height, raw.width)
         size = (raw.height, raw.width)
         ticks = best.choose(raw.pts, raw.dts)
-        time = float(ticks * raw.time_base) if ticks is not None and raw.time_base else None
+        second = second or float(raw.time_base or 0)  # asked once: it costs more than a small frame's colours
+        time = ticks * second if ticks is not None and second else None
         aspect = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio or Fraction(1)
-        yield Frame(_upright(raw, aspect, size_of), number, cut), time
+        turns = round(raw.rotation / 90) % 4 if abs(raw.rotation) <= 360 else 0  # a broken matrix reports -2147483648
+        shown = _shown(raw, aspect, turns)
+        yield Frame(_upright(convert, raw, turns, size_of(*shown) if size_of else shown), number, shown, cut), time
 
 
 def _open(source: Path | bytes) -> Any:
@@ -290,19 +310,18 @@ def _raw_frames(container: Any, stream: Any, damage: Damage) -> Iterator[Any]:
             damage.packets += 1
 
 
-def _upright(
-    raw: Any, aspect: Fraction, size_of: Callable[[int, int], tuple[int, int]] | None
-) -> UInt8[np.ndarray, "h w 3"]:
-    """A decoded frame as RGB: pixels squared, turned as the display matrix says, scaled."""
-    turns = round(raw.rotation / 90) % 4 if abs(raw.rotation) <= 360 else 0  # a broken matrix reports -2147483648
+def _shown(raw: Any, aspect: Fraction, turns: int) -> tuple[int, int]:
+    """(height, width) of a decoded frame with its pixels squared and turned upright."""
     height, width = raw.height, raw.width
     if Fraction(1, MAX_STRETCH) <= aspect <= MAX_STRETCH:
         width = max(1, round(width * aspect))
-    shown = (width, height) if turns % 2 else (height, width)
-    height, width = size_of(*shown) if size_of else shown
-    if turns % 2:
-        height, width = width, height
-    image = raw.to_ndarray(format="rgb24", width=width, height=height, interpolation="BICUBIC")
+    return (width, height) if turns % 2 else (height, width)
+
+
+def _upright(convert: VideoReformatter, raw: Any, turns: int, size: tuple[int, int]) -> UInt8[np.ndarray, "h w 3"]:
+    """A decoded frame as RGB of (height, width) `size`, after so many quarter turns."""
+    height, width = size[::-1] if turns % 2 else size
+    image = convert.reformat(raw, width, height, "rgb24", interpolation=Interpolation.BICUBIC, threads=1).to_ndarray()
     return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
 import time
@@ -36,6 +37,7 @@ def enter(
     given = parser.parse_intermixed_args(arguments)
     if given.local_rank is not None:
         os.environ.setdefault("LOCAL_RANK", str(given.local_rank))
+    _show_log()
     try:
         code = call(load(schema, given.config, given.overrides))
     except ConfigError as error:
@@ -48,11 +50,23 @@ def enter(
     return code
 
 
+def _rank() -> str:
+    """This process's number, as its launcher says it."""
+    return os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or "0"
+
+
+def _show_log() -> None:
+    """What the project's modules log goes to stderr: all of it from rank 0, warnings from everybody."""
+    logger, handler = logging.getLogger("fbm_dist"), logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO if _rank() == "0" else logging.WARNING)
+
+
 def fail(error: BaseException, code: int) -> int:
     """One line for what all ranks agree on, from rank 0; what only this rank knows it says itself."""
-    rank = os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or "0"
     agreed = getattr(error, "agreed", False)
-    if rank == "0" or not (isinstance(error, ConfigError) or agreed):
+    if _rank() == "0" or not (isinstance(error, ConfigError) or agreed):
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
     elif not agreed:
         time.sleep(PATIENCE)  # launchers kill the others at the first exit: rank 0, if slower, would never get to speak

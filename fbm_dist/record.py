@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data_tools.shards import write_atomic
+from data_tools.places import write_atomic
 from fbm_dist.config import dump, load
 from fbm_dist.schema import Run
 from fbm_dist.training.checkpoints.identity import differences

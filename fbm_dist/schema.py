@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, model_validator
+from pydantic import BeforeValidator, Field, NonNegativeFloat, NonNegativeInt, model_validator
 
 from data_tools.config import Config
+from data_tools.prune import Pruning
 from fbm_dist.objectives.classifier.config import ClassifierConfig
 from fbm_dist.objectives.families import Pretraining
 
@@ -28,11 +29,30 @@ class ClipSpec(Config):
     use_truth_as_mask: bool = False  # supervised variant: the true mask takes the place of the soft one
     reverse: float = Field(0.0, ge=0, le=1)  # probability of temporal reversal
     mirror: float = Field(0.0, ge=0, le=1)  # probability of a horizontal flip
+    # clips of one frame: an epoch is so many frames of every shot, spread evenly over it; None: one random frame of each stored clip
+    frames_per_shot: int | None = Field(None, ge=1, le=1000)
+
+    @model_validator(mode="after")
+    def _one_frame(self) -> ClipSpec:
+        if self.frames_per_shot is not None and self.frames != 1:
+            raise ValueError(
+                f"frames_per_shot takes single frames, and frames is {self.frames}; set frames=1, or leave it out"
+            )
+        return self
 
     @property
     def span(self) -> int:
         """Stored frames that one clip covers."""
         return (self.frames - 1) * self.stride + 1
+
+
+def _preset(value: Any) -> Any:
+    """The rules that a name stands for: what is kept (and hashed) is their numbers."""
+    if not isinstance(value, str):
+        return value
+    if value not in ("mild", "paper"):
+        raise ValueError("give mild, paper, or a section of rules, e.g. {min_foreground: 0.05}")
+    return Pruning.paper() if value == "paper" else Pruning()
 
 
 class Filter(Config):
@@ -46,7 +66,9 @@ class Filter(Config):
     # share of the groups (films that belong together) left out, chosen by hash of the name
     hold_out: float = Field(0.0, ge=0, lt=1)
     held_out: bool = False  # True: exactly what `hold_out` leaves out, e.g. for validation
-    pruned: bool = False  # True: leave out the clips that the pruning rules would not keep
+    pruned: bool = False  # True: leave out the clips that the stored pruning rules would not keep
+    # likewise by these rules, on the stored statistics: mild, paper, or a section (what it does not say is mild); None: off
+    rules: Annotated[Pruning, BeforeValidator(_preset)] | None = None
 
 
 class Data(Config):

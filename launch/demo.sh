@@ -56,7 +56,7 @@ picture = sorted((folder / "run" / "pictures").glob("*.png"))[-1]
 print(f"""
 table            {folder}/evaluation/table.md, figure.png
 reconstructions  {picture}
-data set         {folder}/shards/inspect.png
+data set         {folder}/shards/inspect.html
 model            {results['rows'][-1]['model']}   with MLFLOW_TRACKING_URI={os.environ['MLFLOW_TRACKING_URI']}
 
 next, on your own videos:

@@ -9,8 +9,9 @@ from typing import Literal
 import cv2
 import numpy as np
 
+from data_tools.dataset import commit_snapshot
 from data_tools.sample import Metadata, Sample
-from data_tools.shards import commit_snapshot, write_shard
+from data_tools.shards import write_shard
 from data_tools.videos import encode, encode_image
 
 FPS = (25, 1)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from data_tools.building.ledger import Outcome, read_ledger
 from data_tools.config import load
-from data_tools.ledger import Outcome, read_ledger
 from data_tools.schema import Prepare
 from data_tools.videos import encode
 

@@ -8,8 +8,9 @@ from typing import Literal
 
 import numpy as np
 
+from data_tools.dataset import commit_snapshot
 from data_tools.sample import Metadata, Sample
-from data_tools.shards import commit_snapshot, write_shard
+from data_tools.shards import write_shard
 from data_tools.videos import encode, encode_image
 
 COLOURS = {"red": (200, 60, 60), "green": (60, 200, 60), "blue": (60, 60, 200)}

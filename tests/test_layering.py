@@ -108,7 +108,7 @@ def test_imports_follow_the_data() -> None:
 @pytest.mark.parametrize(
     ("name", "imported"),
     [
-        ("data_tools.pipeline", "fbm_dist.clip"),
+        ("data_tools.building.pipeline", "fbm_dist.clip"),
         ("data_tools.unlc.graph", "torch.optim"),
         ("fbm_dist.objectives.fbm.objective", "fbm_dist.objectives.classifier.objective"),
         ("fbm_dist.training.trainer", "fbm_dist.objectives.fbm.objective"),

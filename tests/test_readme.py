@@ -10,13 +10,24 @@ import pytest
 
 from data_tools.__main__ import COMMANDS
 from data_tools.config import load
-from data_tools.schema import Prepare
+from data_tools.schema import Inspect, Plan, Prepare, Repair, Scrub, Stats, Verify
 from data_tools.synthetic.config import Synthesize
 from fbm_dist.schema import Evaluation, Run
 
 ROOT = Path(__file__).parent.parent
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
-SCHEMAS = {"launch/pretrain.py": Run, "launch/evaluate.py": Evaluation, "prepare": Prepare, "synthesize": Synthesize}
+SCHEMAS = {
+    "launch/pretrain.py": Run,
+    "launch/evaluate.py": Evaluation,
+    "synthesize": Synthesize,
+    "plan": Plan,
+    "prepare": Prepare,
+    "verify": Verify,
+    "repair": Repair,
+    "scrub": Scrub,
+    "stats": Stats,
+    "inspect": Inspect,
+}
 
 
 def commands() -> list[str]:
@@ -49,6 +60,7 @@ def test_a_command_names_what_exists_and_its_keys_are_valid(command: str) -> Non
     if schema is not None:
         given = [w.replace("$folder", "demo").replace("$uri", "random") for w in words if re.match(r"[a-z_.]+=", w)]
         needed = ["input=x"] if schema is Prepare and not any(w.startswith("input=") for w in given) else []
+        needed += ["path=x"] if "path" in schema.model_fields and "data_tools" in words else []
         load(schema, ROOT / config if config else None, needed + given)
 
 

@@ -20,13 +20,13 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from data_tools.building.lock import exclusive
 from data_tools.config import ConfigError
-from data_tools.lock import exclusive
-from data_tools.shards import write_atomic
+from data_tools.execution.processes import Crew, Done, Failed
+from data_tools.places import write_atomic
 from data_tools.synthetic.config import FACTORS, Synthesize
 from data_tools.synthetic.factors import FilmPlan, plan
 from data_tools.synthetic.scene import compose, render
-from data_tools.workers import Crew, Done, Failed
 
 GENERATOR = 1  # raise it when the same settings give other pixels: a folder never mixes two generators
 SETTINGS = "synthesize.json"
@@ -108,7 +108,7 @@ def synthesize(settings: Synthesize, progress: Callable[[int, int], None] | None
 
 
 def make_in_worker(job: tuple[Synthesize, FilmPlan], beat: Callable[[int], None]) -> None:
-    """One job of `data_tools.workers`."""
+    """One job of `data_tools.execution.processes`."""
     cv2.setNumThreads(1)  # a process for each core: more threads only get in each other's way
     make_film(*job, beat)
 

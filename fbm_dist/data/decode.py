@@ -101,7 +101,7 @@ def _from_video(data: bytes, frames: Sequence[int], fps: tuple[int, int]) -> lis
         for frame in container.decode(stream):
             number = round((frame.pts - origin) / step) if frame.pts is not None else -1
             if number in wanted:
-                images.append(convert.reformat(frame, format="rgb24", interpolation=CHROMA).to_ndarray())
+                images.append(convert.reformat(frame, format="rgb24", interpolation=CHROMA, threads=1).to_ndarray())
             if number >= frames[-1]:
                 break
     return images

@@ -18,11 +18,12 @@ from typing import Any
 
 import numpy as np
 
-from data_tools.shards import Dataset, Snapshot, digest_of, finished_shard, open_dataset, shard_file
+from data_tools.dataset import Dataset, Snapshot, digest_of, open_dataset
+from data_tools.shards import FOLDER, finished_shard, shard_file
 
 log = logging.getLogger("fbm_dist.data")
 
-VERSION = 1  # of the files below: a change here makes a new cache folder
+VERSION = 2  # of the files below: a change here makes a new cache folder
 CODECS = ("vp9", "h264", "png")
 NAMES_KEPT = 10_000  # group names stored for error messages; the ids work without them
 
@@ -31,7 +32,10 @@ ROW = np.dtype(
     [
         ("shard", "i4"),
         ("codec", "u1"),  # index into CODECS
-        ("pruned", "?"),  # the pruning rules would leave it out
+        (
+            "verdict",
+            "i1",
+        ),  # why the stored pruning rules would leave it out, the first reason: index into about["verdicts"]; -1: kept
         ("split", "i2"),  # index into about["splits"]; -1: none
         ("video", "i8"),
         ("video_size", "i8"),
@@ -69,6 +73,7 @@ class Index:
         snapshot, digest: which state of the data set this is.
         shards: path of each tar, relative to `root`.
         splits, groups: names, sorted; groups is empty where there are more than 10,000.
+        verdicts: names of the stored pruning rules' reasons, sorted.
         label_names: class index -> name, for every label of the whole snapshot.
     """
 
@@ -79,6 +84,7 @@ class Index:
     shards: tuple[str, ...]
     splits: tuple[str, ...]
     groups: tuple[str, ...]
+    verdicts: tuple[str, ...]
     label_names: dict[str, tuple[str, ...]] = field(hash=False)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -123,9 +129,10 @@ class Index:
             folder=folder,
             snapshot=chosen.id,
             digest=chosen.digest,
-            shards=tuple(str(shard_file(root, name, "tar").relative_to(root)) for name in chosen.shards),
+            shards=tuple(f"{FOLDER}/{name}.tar" for name in chosen.shards),
             splits=tuple(about["splits"]),
             groups=tuple(about["groups"]),
+            verdicts=tuple(about["verdicts"]),
             label_names={name: tuple(values) for name, values in about["labels"].items()},
         )
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from jaxtyping import Int32, Int64
 
-from data_tools.shards import Snapshot, shard_file
-from fbm_dist.data.index import CODECS, MEMBERS, NAMES_KEPT, ROW, name_id
+from data_tools.dataset import Snapshot
+from data_tools.places import Place
+from data_tools.shards import SCHEMA, shard_file
+from fbm_dist.data.index import CODECS, MEMBERS, NAMES_KEPT, ROW, Index, name_id
 
 COLUMNS = [
     "key",
@@ -34,7 +38,7 @@ def write_arrays(root: Path, snapshot: Snapshot, folder: Path) -> dict[str, Any]
     """Write rows.npy, keys.npy and labels.npy into `folder`.
 
     Returns:
-        What the arrays' numbers stand for: `splits`, `groups` and `labels` (label name -> class names), all sorted.
+        What the arrays' numbers stand for: `splits`, `groups`, `verdicts` and `labels` (label name -> class names), all sorted.
     Raises:
         ValueError: a manifest cannot be read or does not hold as many clips as the snapshot says.
     """
@@ -44,7 +48,7 @@ def write_arrays(root: Path, snapshot: Snapshot, folder: Path) -> dict[str, Any]
     labels: list[tuple[int, dict[str, np.ndarray]]] = []
     done = 0
     for number, shard in enumerate(snapshot.shards):
-        table = _read(shard_file(root, shard, "parquet"))
+        table = _read(shard_file(root, shard, "parquet"), COLUMNS)
         if done + len(table) > snapshot.clips:
             raise ValueError(
                 f"{root}: the manifests hold more than the {snapshot.clips} clips of snapshot {snapshot.id}"
@@ -55,7 +59,8 @@ def write_arrays(root: Path, snapshot: Snapshot, folder: Path) -> dict[str, Any]
         done += len(table)
     if done != snapshot.clips:
         raise ValueError(f"{root}: the manifests hold {done} clips, snapshot {snapshot.id} says {snapshot.clips}")
-    rows["split"] = names.sorted_codes("split", rows["split"])
+    for kind in ("split", "verdict"):
+        rows[kind] = names.sorted_codes(kind, rows[kind])
     rows.flush()
     np.save(folder / "keys.npy", np.concatenate(keys))
     _save_labels(folder / "labels.npy", labels, names, snapshot.clips)
@@ -63,8 +68,59 @@ def write_arrays(root: Path, snapshot: Snapshot, folder: Path) -> dict[str, Any]
     return {
         "splits": names.sorted_names("split"),
         "groups": groups if len(groups) <= NAMES_KEPT else [],
+        "verdicts": names.sorted_names("verdict"),
         "labels": {name: names.sorted_names(f"label {name}") for name in sorted(names.labels)},
     }
+
+
+class RankedFrames(NamedTuple):
+    """Single frames of clips, in the order of the data set."""
+
+    row: Int64[np.ndarray, " n"]  # of the clip
+    frame: Int32[np.ndarray, " n"]  # index within the stored clip
+
+
+def ranked_frames(index: Index, below: int) -> RankedFrames:
+    """The frames whose place in the order in which frames of their shot are taken (`shot_rank`) is 0 .. below - 1.
+
+    Raises:
+        ValueError: a manifest cannot be read, or does not rank the frames of all its clips.
+    """
+    found = []
+    for path, start, table in shard_tables(index, ["num_frames", "shot_rank"]):
+        ranks = _one(table["shot_rank"])
+        lengths = pc.fill_null(pc.list_value_length(ranks), 0).to_numpy()
+        unranked = int((lengths != table["num_frames"].to_numpy()).sum())
+        if unranked:
+            raise ValueError(
+                f"{path}: the frames of {unranked} clips have no shot_rank, which data.clip.frames_per_shot goes by; "
+                "prepare the data set anew, or leave data.clip.frames_per_shot out"
+            )
+        rank = ranks.flatten().to_numpy()
+        taken = (rank >= 0) & (rank < below)
+        first = np.repeat(np.cumsum(lengths) - lengths, lengths)
+        row = np.repeat(np.arange(start, start + len(table), dtype=np.int64), lengths)
+        found.append((row[taken], (np.arange(len(rank)) - first)[taken].astype(np.int32)))
+    rows, frames = zip(*found, strict=True)
+    return RankedFrames(np.concatenate(rows), np.concatenate(frames))
+
+
+def shard_tables(index: Index, columns: Sequence[str]) -> Iterator[tuple[Path, int, pa.Table]]:
+    """Some columns of the manifests, a shard at a time: where the manifest is, the row of its first clip, and what it says.
+
+    Raises:
+        ValueError: a manifest cannot be read or does not hold the clips of the index.
+    """
+    start = 0
+    for name, clips in zip(index.shards, np.bincount(index.rows["shard"]).tolist(), strict=True):
+        path = (index.root / name).with_suffix(".parquet")
+        table = _read(path, columns)
+        if len(table) != clips:
+            raise ValueError(
+                f"{path}: {len(table)} clips, the index has {clips}; see: python -m data_tools verify {index.root}"
+            )
+        yield path, start, table
+        start += clips
 
 
 class _Names:
@@ -90,9 +146,10 @@ class _Names:
         return order[met]
 
 
-def _read(path: Path) -> pa.Table:
+def _read(path: Place, columns: Sequence[str]) -> pa.Table:
+    """Columns of a manifest; all null where it was written before there was such a column."""
     try:
-        return pq.read_table(path, columns=COLUMNS).combine_chunks()
+        return pq.read_table(str(path), columns=list(columns), schema=SCHEMA).combine_chunks()
     except (OSError, pa.ArrowException) as error:
         raise ValueError(f"{path}: cannot be read: {' '.join(str(error).split())}") from None
 
@@ -113,7 +170,8 @@ def _fill(rows: np.ndarray, shard: int, table: pa.Table, names: _Names) -> None:
     rows["fps_numerator"], rows["fps_denominator"] = _element(table["fps"], 0), _element(table["fps"], 1)
     rows["height"], rows["width"] = _element(table["size"], 0), _element(table["size"], 1)
     rows["mask_height"], rows["mask_width"] = _element(table["mask_size"], 0), _element(table["mask_size"], 1)
-    rows["pruned"] = pc.fill_null(pc.list_value_length(table["verdict"]), 0).to_numpy() > 0
+    verdicts = [verdict[0] if verdict else None for verdict in table["verdict"].to_pylist()]
+    rows["verdict"] = _by_name(pa.chunked_array([verdicts], pa.string()), lambda name: names.code("verdict", name))
     rows["codec"] = _by_name(table["codec"], CODECS.index)
     rows["film"] = _by_name(table["film"], name_id)
     rows["group"] = _by_name(table["group"], name_id)

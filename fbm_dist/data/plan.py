@@ -189,10 +189,17 @@ class Moment:
         return self.frames[::-1] if self.reverse else self.frames
 
 
-def moment(spec: ClipSpec, num_frames: int, draw: Draw) -> Moment:
-    """Which frames of a stored clip of `num_frames` (>= spec.span) are taken, and what is done to them."""
+def moment(spec: ClipSpec, num_frames: int, draw: Draw, first: int | None = None) -> Moment:
+    """Which frames of a stored clip of `num_frames` (>= spec.span) are taken, and what is done to them.
+
+    Args:
+        first: the frame to start with, where it is chosen already (`spec.frames_per_shot`).
+    """
     free = num_frames - spec.span
     assert free >= 0, f"{num_frames} stored frames do not hold a clip of {spec.span}"
     start = int(draw.window * (free + 1)) if spec.window == "random" else free // 2
+    if first is not None:
+        assert 0 <= first <= free, f"frame {first} of {num_frames} does not start a clip of {spec.span}"
+        start = first
     frames = tuple(range(start, start + spec.span, spec.stride))
     return Moment(frames, draw.reverse < spec.reverse, draw.mirror < spec.mirror)

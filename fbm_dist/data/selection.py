@@ -1,4 +1,4 @@
-"""Which clips of an index take part: the filters of a config and what a ClipSpec needs, as a memory-mapped list of row numbers."""
+"""Which clips of an index take part: the filters of a config and what a ClipSpec needs, as memory-mapped lists of rows and frames."""
 
 from __future__ import annotations
 
@@ -10,14 +10,18 @@ import math
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
 from fbm_dist.data.index import Index, name_id
 from fbm_dist.data.plan import VERSION as PLAN_VERSION
 from fbm_dist.schema import ClipSpec, Data, Filter
+
+if TYPE_CHECKING:
+    from fbm_dist.data.manifest import RankedFrames
 
 log = logging.getLogger("fbm_dist.data")
 
@@ -26,46 +30,55 @@ CHUNK = 1 << 20  # rows looked at together: memory stays flat whatever the size 
 ADDED = (
     "hold_out",
     "held_out",
+    "rules",
 )  # filters that came later: unused, they are not said, so that digests stay what they were
 IDS = 1 << 63  # `index.name_id` is uniform below this
 
-Condition = tuple[str, Callable[[slice], np.ndarray]]  # what it asks for, and which rows of a slice have it
+
+@dataclass(frozen=True)
+class Condition:
+    """One thing that a setting asks of a clip."""
+
+    told: str  # what it asks for
+    lost: str  # what a clip is that does not have it
+    holds: Callable[[slice], np.ndarray]  # which rows of a slice have it
+    needed: bool = False  # by the clip settings: a clip that is left out is worth a warning
 
 
 def select(index: Index, data: Data) -> Path:
     """The file (npy, int64, ascending) of the row numbers of the clips that take part: never empty.
 
-    What the clip settings cannot use (too short, no masks) is left out and logged with its number.
+    With `data.clip.frames_per_shot` a row stands there once for each of its frames that take part, and `frames_file` says which.
+    How many clips are left, and why the others are not, is logged, whether the file is new or not.
 
     Raises:
-        ValueError: nothing is left, nothing is held out where a share should be, or a filter names a split, group or label
-            that the data set does not have.
+        ValueError: nothing is left, nothing is held out where a share should be, a filter names a split, group or label that the
+            data set does not have, or the manifests lack what the settings go by (statistics of masks, ranks of frames).
     """
     if data.filter.held_out and not data.filter.hold_out:
         raise ValueError("data.filter.held_out takes what data.filter.hold_out leaves out, which is 0; give a share")
-    excluded = _excluded_keys(data.filter.exclude_keys)
-    filters = list(_filters(index, data.filter, excluded))
-    needs = list(_needs(index, data.clip))
-    name = _hash(filter_text(data.filter), data.clip.span, data.clip.mask, data.clip.use_truth_as_mask)
-    path = index.folder / f"kept-{name}.npy"
+    if data.filter.pruned and data.filter.rules is not None:
+        raise ValueError(
+            "data.filter.pruned goes by the stored verdicts, data.filter.rules judges again; give one of them"
+        )
+    clip = data.clip
+    wanted = (clip.span, clip.mask, clip.use_truth_as_mask, clip.frames_per_shot)
+    path = index.folder / f"kept-{_hash(filter_text(data.filter), *wanted)}.npy"
     if not path.exists():
-        kept, lost = _choose(index, filters + needs)
-        if data.filter.hold_out:  # the last of the filters
-            _check_hold_out(index, filters, data.filter)
-        if not len(kept):
-            raise ValueError(_why_empty(index, filters + needs))
-        _write(path.with_suffix(".json"), lambda file: file.write(json.dumps(lost.tolist()).encode()))
-        _write(path, lambda file: np.save(file, kept))
-    lost = json.loads(path.with_suffix(".json").read_text())
-    for (told, _), number in list(zip(filters + needs, lost, strict=True))[len(filters) :]:
-        if number:
-            log.warning("%s: %d clips without %s are left out", index.root, number, told)
+        _make(index, data, path)
+    _log(index, clip, json.loads(path.with_suffix(".json").read_text()))
     return path
+
+
+def frames_file(kept: Path) -> Path:
+    """Beside the file that `select` gives with `data.clip.frames_per_shot`: npy, int32, the frame within the stored clip of each entry."""
+    return kept.with_suffix(".frames.npy")
 
 
 def digest(index: Index, data: Data) -> str:
     """Data set, filter and clip settings, each hashed: "data.filter.clip". Equal digests mean the same clips and pixels."""
-    clip = data.clip.model_dump_json()
+    # unused, it is not said: it came later, as the filters of `ADDED`
+    clip = data.clip.model_dump_json(exclude={"frames_per_shot"} if data.clip.frames_per_shot is None else None)
     return f"{index.digest[:16]}.{_hash(filter_text(data.filter))}.{_hash(clip, PLAN_VERSION)}"
 
 
@@ -80,32 +93,86 @@ def filter_text(chosen: Filter) -> str:
     return json.dumps(said, sort_keys=True)
 
 
-def _filters(index: Index, chosen: Filter, excluded: Sequence[str]) -> Iterator[Condition]:
+def _make(index: Index, data: Data, path: Path) -> None:
+    """Write the lists, `path` last, and beside it what was left out."""
+    filters = list(_filters(index, data.filter))
+    ranked = _ranked(index, data.clip)
+    needs = list(_needs(index, data.clip, ranked))
+    kept, lost = _choose(index, filters + needs)
+    if data.filter.hold_out:  # the last of the filters
+        _check_hold_out(index, filters, data.filter)
+    if not len(kept):
+        raise ValueError(_why_empty(index, filters + needs))
+    told = [
+        {"lost": condition.lost, "told": condition.told, "needed": condition.needed, "clips": int(clips)}
+        for condition, clips in zip(filters + needs, lost, strict=True)
+    ]
+    if ranked is not None:
+        entries = _marked(index, kept)[ranked.row]
+        kept, frames = ranked.row[entries], ranked.frame[entries]
+        _write(frames_file(path), lambda file: np.save(file, frames))
+    said = json.dumps({"left_out": told, "entries": len(kept)}).encode()
+    _write(path.with_suffix(".json"), lambda file: file.write(said))
+    _write(path, lambda file: np.save(file, kept))
+
+
+def _log(index: Index, clip: ClipSpec, said: dict[str, Any]) -> None:
+    """One line with the numbers of clips by reason (each clip counts for the first that it meets), a warning for what clips lack."""
+    left_out = [reason for reason in said["left_out"] if reason["clips"]]
+    clips = len(index.rows)
+    text = f"{clips - sum(reason['clips'] for reason in left_out):,} of {clips:,} clips taken"
+    if left_out:
+        text += ": " + ", ".join(f"{reason['clips']:,} {reason['lost']}" for reason in left_out)
+    if clip.frames_per_shot is not None:
+        text += f"; {said['entries']:,} frames of them, up to {clip.frames_per_shot} a shot"
+    log.info("%s: %s", index.root, text)
+    for reason in left_out:
+        if reason["needed"]:
+            log.warning("%s: %d clips without %s are left out", index.root, reason["clips"], reason["told"])
+
+
+def _filters(index: Index, chosen: Filter) -> Iterator[Condition]:
     rows = index.rows
     if chosen.split is not None:
-        split = _known("split", chosen.split, index.splits)
-        yield f"split={chosen.split}", lambda part: rows["split"][part] == index.splits.index(split)
+        split = index.splits.index(_known("split", chosen.split, index.splits))
+        told = f"split={chosen.split}"
+        yield Condition(told, f"not {told}", lambda part: rows["split"][part] == split)
     if chosen.groups:
         wanted = _group_ids(index, chosen.groups, "groups")
-        yield f"groups={','.join(chosen.groups)}", lambda part: np.isin(rows["group"][part], wanted)
+        told = f"groups={','.join(chosen.groups)}"
+        yield Condition(told, "of other groups", lambda part: np.isin(rows["group"][part], wanted))
     if chosen.exclude_groups:
         unwanted = _group_ids(index, chosen.exclude_groups, "exclude_groups")
-        yield (
-            f"exclude_groups={','.join(chosen.exclude_groups)}",
-            lambda part: ~np.isin(rows["group"][part], unwanted),
-        )
-    if excluded:
+        told = f"exclude_groups={','.join(chosen.exclude_groups)}"
+        yield Condition(told, "of excluded groups", lambda part: ~np.isin(rows["group"][part], unwanted))
+    if excluded := _excluded_keys(chosen.exclude_keys):
         keys = np.array([key.encode() for key in excluded])
-        yield "exclude_keys", lambda part: ~np.isin(index.keys[part], keys)
+        yield Condition("exclude_keys", "of excluded keys", lambda part: ~np.isin(index.keys[part], keys))
     if chosen.labelled is not None:
         column = list(index.label_names).index(_known("labelled", chosen.labelled, tuple(index.label_names)))
-        yield f"labelled={chosen.labelled}", lambda part: index.labels[part, column] >= 0
+        told = f"labelled={chosen.labelled}"
+        yield Condition(told, f"not {told}", lambda part: index.labels[part, column] >= 0)
     if chosen.pruned:
-        yield "pruned", lambda part: ~rows["pruned"][part]
+        yield from _pruned(rows["verdict"], index.verdicts, "pruned")
+    if chosen.rules is not None:
+        from fbm_dist.data.pruning import verdicts  # pyarrow is needed only here, not in reader processes
+
+        yield from _pruned(*verdicts(index, chosen.rules), "rules")
     if chosen.hold_out:
         below = int(chosen.hold_out * IDS)
         told = f"hold_out={chosen.hold_out}" + (", held_out" if chosen.held_out else "")
-        yield told, lambda part: (rows["group"][part] < below) == chosen.held_out
+        lost = "not held out" if chosen.held_out else "held out"
+        yield Condition(told, lost, lambda part: (rows["group"][part] < below) == chosen.held_out)
+
+
+def _pruned(verdict: np.ndarray, names: Sequence[str], key: str) -> Iterator[Condition]:
+    """A condition for each reason, so that clips are counted by it."""
+
+    def other_than(number: int) -> Callable[[slice], np.ndarray]:
+        return lambda part: verdict[part] != number
+
+    for number, name in enumerate(names):
+        yield Condition(f"{key} (not {name})", name, other_than(number))
 
 
 def _check_hold_out(index: Index, filters: list[Condition], chosen: Filter) -> None:
@@ -118,8 +185,8 @@ def _check_hold_out(index: Index, filters: list[Condition], chosen: Filter) -> N
     below, lowest, highest = int(chosen.hold_out * IDS), IDS, -1
     for part in _parts(len(index.rows)):
         good = np.ones(len(index.rows[part]), bool)
-        for _, holds in filters[:-1]:
-            good &= holds(part)
+        for condition in filters[:-1]:
+            good &= condition.holds(part)
         groups = index.rows["group"][part][good]
         if len(groups):
             lowest, highest = min(lowest, int(groups.min())), max(highest, int(groups.max()))
@@ -133,16 +200,37 @@ def _check_hold_out(index: Index, filters: list[Condition], chosen: Filter) -> N
     )
 
 
-def _needs(index: Index, spec: ClipSpec) -> Iterator[Condition]:
+def _ranked(index: Index, spec: ClipSpec) -> RankedFrames | None:
+    """The frames that take part if their clips do; None where it is the clips themselves."""
+    if spec.frames_per_shot is None:
+        return None
+    from fbm_dist.data.manifest import ranked_frames  # pyarrow is needed only here, not in reader processes
+
+    return ranked_frames(index, spec.frames_per_shot)
+
+
+def _needs(index: Index, spec: ClipSpec, ranked: RankedFrames | None) -> Iterator[Condition]:
     rows = index.rows
-    yield (
-        f"at least {spec.span} stored frames (data.clip.frames, stride)",
-        lambda part: rows["frames"][part] >= spec.span,
+    told = f"at least {spec.span} stored frames (data.clip.frames, stride)"
+    yield Condition(
+        told, f"shorter than {spec.span} frames", lambda part: rows["frames"][part] >= spec.span, needed=True
     )
     if spec.mask or spec.use_truth_as_mask:
         name = "truth" if spec.use_truth_as_mask else "mask"
         told = "true masks (data.clip.use_truth_as_mask)" if spec.use_truth_as_mask else "masks (data.clip.mask)"
-        yield told, lambda part: rows[f"{name}_size"][part] > 0
+        lost = "without true masks" if spec.use_truth_as_mask else "without masks"
+        yield Condition(told, lost, lambda part: rows[f"{name}_size"][part] > 0, needed=True)
+    if ranked is not None:
+        some = _marked(index, ranked.row)
+        told = f"frames_per_shot={spec.frames_per_shot}"
+        yield Condition(told, "with none of the frames of their shot that are taken", lambda part: some[part])
+
+
+def _marked(index: Index, rows: np.ndarray) -> np.ndarray:
+    """bool (clips): is among these rows."""
+    marked = np.zeros(len(index.rows), bool)
+    marked[rows] = True
+    return marked
 
 
 def _choose(index: Index, conditions: list[Condition]) -> tuple[np.ndarray, np.ndarray]:
@@ -151,8 +239,8 @@ def _choose(index: Index, conditions: list[Condition]) -> tuple[np.ndarray, np.n
     lost = np.zeros(len(conditions), np.int64)
     for part in _parts(len(index.rows)):
         good = np.ones(len(index.rows[part]), bool)
-        for number, (_, holds) in enumerate(conditions):
-            met = holds(part)
+        for number, condition in enumerate(conditions):
+            met = condition.holds(part)
             lost[number] += np.count_nonzero(good & ~met)
             good &= met
         kept.append(np.flatnonzero(good) + part.start)
@@ -161,9 +249,10 @@ def _choose(index: Index, conditions: list[Condition]) -> tuple[np.ndarray, np.n
 
 def _why_empty(index: Index, conditions: list[Condition]) -> str:
     left, steps = len(index.rows), []
-    for (told, _), lost in zip(conditions, _choose(index, conditions)[1], strict=True):
+    for condition, lost in zip(conditions, _choose(index, conditions)[1], strict=True):
         left -= lost
-        steps.append(f"{told} keeps {left}")
+        if lost:
+            steps.append(f"{condition.told} keeps {left}")
         if not left:
             break
     return f"{index.root}: no clip is left of {len(index.rows)}: {', then '.join(steps)}; relax that setting"

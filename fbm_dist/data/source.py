@@ -16,6 +16,7 @@ import numpy as np
 from fbm_dist.data.decode import UndecodableError, frames_of
 from fbm_dist.data.index import CODECS, Index
 from fbm_dist.data.plan import Moment, Order, Pass, Place, moment
+from fbm_dist.data.selection import frames_file
 from fbm_dist.schema import ClipSpec
 
 ATTEMPTS = 100  # substitutes that are tried for one place before the data set is called unreadable
@@ -48,14 +49,15 @@ class ClipSource:
         self.index = index
         self.order = order
         self.spec = spec
-        self.bad: set[int] = set()  # rows that cannot be decoded
+        self.bad: set[int] = set()  # which of the kept clips cannot be decoded
         self.first = 0  # number of the batch that DALI calls its first
         self.fields = _fields(spec, decoder, truth)
         self._kept = kept
         self._shards: OrderedDict[int, int] = OrderedDict()  # shard -> file descriptor, the last used at the end
 
     def __getstate__(self) -> dict[str, Any]:
-        state = {name: value for name, value in self.__dict__.items() if name != "kept"}  # opened again by the reader
+        opened_again = ("kept", "frames")  # by the reader
+        state = {name: value for name, value in self.__dict__.items() if name not in opened_again}
         return state | {"_shards": OrderedDict()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -66,6 +68,11 @@ class ClipSource:
     def kept(self) -> np.ndarray:
         """Row numbers of the clips that take part."""
         return np.load(self._kept, mmap_mode="r")
+
+    @cached_property
+    def frames(self) -> np.ndarray | None:
+        """The frame of each of them, where `spec.frames_per_shot` makes every single frame a clip of its own."""
+        return np.load(frames_file(self._kept), mmap_mode="r") if self.spec.frames_per_shot else None
 
     def __call__(self, sample: Any) -> tuple[np.ndarray, ...]:
         """DALI's door: `sample` is a SampleInfo."""
@@ -81,23 +88,30 @@ class ClipSource:
         place = self.order.place(batch, slot)
         reason = ""
         for attempt in range(ATTEMPTS):
-            row = self.row(place, attempt)
-            if row in self.bad:
+            number = self.number(place, attempt)
+            if number in self.bad:
                 continue
+            row = self.row(place, attempt)
             try:
-                return self.load(row, self.moment(place, row)) | {"what": np.array([row, attempt], np.int64)}
+                return self.load(row, self.moment(place, attempt)) | {"what": np.array([row, attempt], np.int64)}
             except UndecodableError as error:
-                self.bad.add(row)
+                self.bad.add(number)
                 reason = f"; the last one ({self.index.key(row)}): {error}"
         raise ValueError(f"{self.index.root}: none of {ATTEMPTS} clips could be decoded{reason}")
 
-    def row(self, place: Place, attempt: int) -> int:
-        """The row of a place's clip (attempt 0) or of a substitute."""
-        return int(self.kept[place.clip if attempt == 0 else self.order.substitute(place.position, attempt)])
+    def number(self, place: Place, attempt: int) -> int:
+        """Which of the kept clips comes at a place (attempt 0), or in its stead."""
+        return place.clip if attempt == 0 else self.order.substitute(place.position, attempt)
 
-    def moment(self, place: Place, row: int) -> Moment:
-        """Which frames of a clip are taken at a place, and what is done to them."""
-        return moment(self.spec, int(self.index.rows[row]["frames"]), self.order.draw(place.position))
+    def row(self, place: Place, attempt: int) -> int:
+        """The row of that clip."""
+        return int(self.kept[self.number(place, attempt)])
+
+    def moment(self, place: Place, attempt: int) -> Moment:
+        """Which frames of that clip are taken, and what is done to them."""
+        first = None if self.frames is None else int(self.frames[self.number(place, attempt)])
+        stored = int(self.index.rows[self.row(place, attempt)]["frames"])
+        return moment(self.spec, stored, self.order.draw(place.position), first)
 
     def load(self, row: int, taken: Moment) -> dict[str, np.ndarray]:
         """`FIELDS` of one clip.

@@ -81,7 +81,7 @@ class Stream:
         self._number += 1
         rows, attempts = what.T.tolist()
         self._count(places, attempts)
-        shown = [self._source.moment(place, row).shown for place, row in zip(places, rows, strict=True)]
+        shown = [self._source.moment(place, attempt).shown for place, attempt in zip(places, attempts, strict=True)]
         return Batch(places, rows, attempts, shown, tensors)
 
     def close(self) -> None:
@@ -102,7 +102,7 @@ class Stream:
             self._recent.append(attempt > 0)
             self.undecodable += attempt > 0
             for earlier in range(attempt):
-                self._report(self._source.row(place, earlier), place)
+                self._report(place, earlier)
         if sum(self._recent) > self._allowed * WINDOW:
             raise ValueError(
                 f"{sum(self._recent)} of the last {len(self._recent)} clips could not be decoded, more than "
@@ -110,14 +110,15 @@ class Stream:
                 f"see: python -m data_tools verify {self._source.index.root}"
             )
 
-    def _report(self, row: int, place: Place, reason: str = "") -> None:
+    def _report(self, place: Place, attempt: int, reason: str = "") -> None:
         """Log a clip once, by its key."""
+        row = self._source.row(place, attempt)
         if row in self._reported:
             return
         self._reported.add(row)
         if not reason:  # found in a reader process: look here what is wrong with it
             try:
-                self._source.load(row, self._source.moment(place, row))
+                self._source.load(row, self._source.moment(place, attempt))
             except UndecodableError as error:
                 reason = str(error)
         log.warning("clip %s cannot be decoded and is replaced: %s", self._source.index.key(row), reason)
@@ -145,9 +146,9 @@ class Stream:
                 dali.pipeline(self._source, batch=1, sample=sample, **self._options).run()
                 return
             except RuntimeError as error:
-                row = int(values["what"][0])
-                self._source.bad.add(row)
-                self._report(row, self._source.order.place(number, slot), _line(error))
+                place, attempt = self._source.order.place(number, slot), int(values["what"][1])
+                self._source.bad.add(self._source.number(place, attempt))
+                self._report(place, attempt, _line(error))
 
 
 def _tensor(output: Any, device: torch.device) -> Tensor:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from data_tools.shards import atomic
+from data_tools.places import atomic
 from fbm_dist.data.index import Index
 from fbm_dist.data.loader import read_once
 from fbm_dist.data.selection import digest

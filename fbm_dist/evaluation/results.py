@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from data_tools.shards import write_atomic
+from data_tools.places import write_atomic
 from fbm_dist.evaluation.scores import Interval
 
 FINE_TUNED = "fine-tuned"

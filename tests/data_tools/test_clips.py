@@ -8,10 +8,11 @@ import av
 import numpy as np
 from PIL import Image
 
-from data_tools.clips import true_masks
-from data_tools.films import Film
-from data_tools.pipeline import prepare
-from data_tools.shards import read_manifest, read_sample
+from data_tools.building.pipeline import prepare
+from data_tools.dataset import read_manifest
+from data_tools.shards import read_sample
+from data_tools.sources.films import Film
+from data_tools.truth import Pictures, true_masks
 from tests.films import film, ledger, picture, settings
 
 
@@ -26,7 +27,9 @@ def test_masks_belong_to_the_frames_of_their_names(tmp_path: Path) -> None:
             mask[:, i : i + 24] = True
             Image.fromarray(mask).save(masks / f"{i:05d}.png")
     (masks / "00003.png").rename(masks / "00040.png")
-    found = true_masks(Film("a", frames, "frames", masks))
+    truth = true_masks(Film("a", frames, "frames", masks))
+    assert isinstance(truth, Pictures)
+    found = truth.pictures
     assert [path.stem if path else "" for path in found[:5]] == ["00000", "00001", "00002", "", "00004"]
     assert found[20] == masks / "00020.png"
     assert found[21] is None
@@ -47,9 +50,9 @@ def test_masks_of_other_names_count_in_order_only_where_there_are_as_many(tmp_pa
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"x")
     one = Film("a", tmp_path / "frames", "frames", tmp_path / "masks")
-    assert true_masks(one) == masks
+    assert pictures(one) == masks
     masks[1].unlink()
-    assert true_masks(one) == [None, None, None]
+    assert pictures(one) == [None, None, None]
 
 
 def test_after_a_lost_packet_nobody_knows_whose_masks_they_are(tmp_path: Path) -> None:
@@ -72,3 +75,9 @@ def test_after_a_lost_packet_nobody_knows_whose_masks_they_are(tmp_path: Path) -
         truth = read_sample(tmp_path / "data", row).truth
         assert row["span"][1] <= 40 or truth is None
         assert row["span"][0] > 0 or truth is not None, "what was read before the damage keeps its masks"
+
+
+def pictures(film: Film) -> list[object]:
+    truth = true_masks(film)
+    assert isinstance(truth, Pictures)
+    return list(truth.pictures)

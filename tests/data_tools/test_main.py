@@ -33,7 +33,7 @@ def test_prepare_verify_inspect_as_the_readme_has_them(tmp_path: Path, capsys: p
     assert main(["verify", str(data)]) == 0
     assert "no problems in 1 shards, 1 clips" in capsys.readouterr().out
     assert main(["inspect", str(data)]) == 0
-    assert Path(capsys.readouterr().out.strip()) == data / "inspect.png"
+    assert Path(capsys.readouterr().out.strip()) == data / "inspect.html"
     (data / "shards/000000.idx").unlink()
     assert main(["verify", str(data)]) == 1
     assert "problem: 000000.idx: is missing" in capsys.readouterr().out

@@ -113,3 +113,12 @@ def test_refuses_what_is_no_mask(mask: np.ndarray) -> None:
 def test_rules_must_leave_room() -> None:
     with pytest.raises(ValueError, match="larger than max_foreground"):
         Pruning(min_foreground=0.9)
+
+
+def test_a_foreground_that_jumps_is_unsteady_where_that_is_asked() -> None:
+    left, right = block(slice(5, 15), slice(2, 8)), block(slice(5, 15), slice(12, 18))
+    jumps, stays = statistics(np.stack([left, right, left])), statistics(np.stack([left, left, left]))
+    assert clip_verdict(jumps, Pruning()) == ()
+    assert clip_verdict(jumps, Pruning(min_consistency=0.3)) == ("unsteady",)
+    assert clip_verdict(stays, Pruning(min_consistency=0.3)) == ()
+    assert clip_verdict(statistics(left[None]), Pruning(min_consistency=0.3)) == (), "one frame cannot jump"

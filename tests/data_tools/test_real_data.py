@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from data_tools.building.ledger import read_ledger
+from data_tools.building.pipeline import prepare
+from data_tools.care.verify import verify
 from data_tools.config import load
-from data_tools.ledger import read_ledger
-from data_tools.pipeline import prepare
+from data_tools.dataset import read_manifest
 from data_tools.schema import Prepare, Verify
-from data_tools.shards import read_manifest, read_sample
-from data_tools.verify import verify
+from data_tools.shards import read_sample
 from data_tools.videos import decode, probe
 
 ROOT = Path(__file__).parents[2]

@@ -11,16 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from data_tools.dataset import commit_snapshot, open_dataset, read_manifest
 from data_tools.sample import MaskStatistics, Metadata, Sample
-from data_tools.shards import (
-    commit_snapshot,
-    finished_shard,
-    open_dataset,
-    read_manifest,
-    read_sample,
-    stretch,
-    write_shard,
-)
+from data_tools.shards import finished_shard, read_sample, stretch, write_shard
 from data_tools.videos import encode
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
 import re
 import shutil
 import tempfile
-import time
 import uuid
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
@@ -17,14 +15,13 @@ from typing import Any, TypeVar
 
 import fsspec
 
+from data_tools.places import again, line
 from fbm_dist.training.checkpoints.marker import FORMAT, MARKER, digest, sync_folder, write_marker
 
 T = TypeVar("T")
 ATTEMPTS = 5  # of one transfer
 PAUSE = 1.0  # seconds before the second attempt; doubled before every further one
 TRANSFERS = 4  # files at a time
-FINAL = (FileNotFoundError, PermissionError, NotADirectoryError)  # trying again would not help
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # nor here
 
 log = logging.getLogger("fbm_dist.training")
 
@@ -52,7 +49,7 @@ class Mirror:
             self._files, root = fsspec.url_to_fs(url, **({"auto_mkdir": True} if local else {}))
         except (ImportError, ValueError) as error:
             needed = "; pip install 'fbm-dist[s3]'" if isinstance(error, ImportError) and url.startswith("s3") else ""
-            raise ValueError(f"training.checkpoint_mirror={url}: {_line(error)}{needed}") from error
+            raise ValueError(f"training.checkpoint_mirror={url}: {line(error)}{needed}") from error
         self._root = root.rstrip("/")
 
     def check(self) -> None:
@@ -72,7 +69,7 @@ class Mirror:
             self._again("delete", lambda: self._files.rm_file(remote))
         except OSError as error:
             raise ValueError(
-                f"{_line(error)}; set the storage's credentials and address in the environment "
+                f"{line(error)}; set the storage's credentials and address in the environment "
                 "(AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL for s3), make the bucket, "
                 "or leave training.checkpoint_mirror out"
             ) from error
@@ -98,7 +95,7 @@ class Mirror:
         try:
             self._forget(folder.name, [name for name in names if name != folder.name], keep_also)
         except OSError as error:  # the next one tries again
-            log.warning("%s was copied, but older ones were not removed: %s", folder.name, _line(error))
+            log.warning("%s was copied, but older ones were not removed: %s", folder.name, line(error))
 
     def newest(self, before: int | None = None) -> tuple[int, str] | None:
         """(step, name) of the newest whole checkpoint, None where there is none.
@@ -220,21 +217,8 @@ class Mirror:
         return _parsed(self._again(f"read {name}/{MARKER}", read))
 
     def _again(self, what: str, call: Callable[[], T]) -> T:
-        """`call()`, tried `ATTEMPTS` times with growing pauses: stores and networks fail for moments.
-
-        Raises:
-            OSError: one line with the last failure; FileNotFoundError where that is what it was.
-        """
-        for attempt in range(1, ATTEMPTS + 1):
-            try:
-                return call()
-            except Exception as error:  # every store has exceptions of its own, not all of them are OSErrors
-                if attempt == ATTEMPTS or isinstance(error, FINAL) or getattr(error, "errno", None) in FULL:
-                    kind = FileNotFoundError if isinstance(error, FileNotFoundError) else OSError
-                    tried = f" after {attempt} attempts" if attempt > 1 else ""
-                    raise kind(f"the checkpoint mirror {self.url}: cannot {what}{tried}: {_line(error)}") from error
-                time.sleep(PAUSE * 2 ** (attempt - 1))
-        raise AssertionError
+        """`call()`, tried again where the store fails for a moment."""
+        return again(f"the checkpoint mirror {self.url}: cannot {what}", call, ATTEMPTS, PAUSE)
 
 
 def _parsed(text: bytes) -> dict[str, Any] | None:
@@ -254,7 +238,3 @@ def _files(manifest: dict[str, Any] | None) -> dict[str, tuple[int, str]] | None
 
 def _step(name: str) -> int:
     return int(name.removeprefix("step-"))
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from data_tools.shards import write_atomic
+from data_tools.places import write_atomic
 from fbm_dist.objectives.objective import Objective
 from fbm_dist.schema import Data, Run
 from fbm_dist.training.distributed import World

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from data_tools.building.lock import exclusive
 from data_tools.config import ConfigError
-from data_tools.lock import exclusive
 from data_tools.synthetic import synthesize, write
 from data_tools.synthetic.config import FACTORS, Synthesize
 from data_tools.synthetic.factors import plan

@@ -13,8 +13,9 @@ import psutil
 import pytest
 import torch
 
+from data_tools.dataset import read_manifest
 from data_tools.sample import Sample
-from data_tools.shards import read_manifest, read_sample, shard_file
+from data_tools.shards import read_sample, shard_file
 from fbm_dist.clip import Clip
 from fbm_dist.data.index import name_id
 from fbm_dist.data.loader import Loader, label_names, read_once
@@ -100,8 +101,9 @@ def _centre(masks: np.ndarray) -> np.ndarray:
 
 def aligned(path: Path) -> Path:
     """A data set whose masks are a function of the picture: the score is the brightness of a grey, smooth video."""
+    from data_tools.dataset import commit_snapshot
     from data_tools.sample import Metadata
-    from data_tools.shards import commit_snapshot, write_shard
+    from data_tools.shards import write_shard
     from data_tools.videos import encode
 
     samples = []

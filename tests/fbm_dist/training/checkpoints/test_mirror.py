@@ -7,17 +7,16 @@ import json
 import os
 import signal
 import sys
-import uuid
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-import fsspec
 import pytest
 
 from fbm_dist.training.checkpoints import mirror
 from fbm_dist.training.checkpoints.marker import FORMAT, MARKER, digest, name_of, read_manifest
 from fbm_dist.training.checkpoints.mirror import Mirror
+from tests import object_store
 
 
 @pytest.fixture(autouse=True)
@@ -85,27 +84,14 @@ def test_memory(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def s3_server() -> Iterator[None]:
-    """An S3 server in this process; it is found by the variables that a user would set."""
-    pytest.importorskip("s3fs", reason="s3fs is not installed: pip install -e '.[dev]'")
-    served = pytest.importorskip("moto.server", reason="moto is not installed: pip install -e '.[dev]'")
-    server = served.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    variables = {"AWS_ENDPOINT_URL": f"http://{host}:{port}", "AWS_DEFAULT_REGION": "us-east-1"}
-    variables |= {"AWS_ACCESS_KEY_ID": "somebody", "AWS_SECRET_ACCESS_KEY": "secret"}
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in variables.items():
-            patch.setenv(name, value)
+    with object_store.s3_server():
         yield
-    server.stop()
 
 
 @pytest.fixture
 def s3(s3_server: None) -> str:
     """A run's folder in an empty bucket."""
-    bucket = f"bucket-{uuid.uuid4().hex}"
-    fsspec.filesystem("s3").mkdir(bucket)
-    return f"s3://{bucket}/run"
+    return f"s3://{object_store.new_bucket()}/run"
 
 
 def test_s3(s3: str, tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""prepare: films in, a data set out, exactly once."""

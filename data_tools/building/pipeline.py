@@ -1,0 +1,193 @@
+"""prepare: films in, a data set out. Stages in order, each exactly once: a killed run goes on where it was and ends with the same bytes."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+from data_tools.building import packing
+from data_tools.building.identities import Identities
+from data_tools.building.intake import Intake
+from data_tools.building.ledger import Outcome, Summary, counted, general, read_ledger
+from data_tools.building.lock import exclusive
+from data_tools.building.optouts import read_optouts
+from data_tools.building.staging import Staging
+from data_tools.config import ConfigError
+from data_tools.dataset import STAGING, read_dataset
+from data_tools.execution.crews import crew_of
+from data_tools.execution.events import Executor
+from data_tools.places import Place, is_local, place
+from data_tools.progress import Progress, Silent
+from data_tools.report.near_duplicates import write_near_duplicates
+from data_tools.schema import Prepare
+from data_tools.sources.films import Film, Found
+from data_tools.sources.inputs import Rows, discover, remarks
+
+SETTINGS = "settings.json"  # in the staging folder
+
+
+def prepare(settings: Prepare, progress: Progress | None = None) -> Summary:
+    """Make, go on making, or add to the data set `settings.output` from `settings.input`.
+
+    Every film ends with an outcome and a reason in films.jsonl. The same command again after an interruption, even
+    kill -9, ends with the same bytes; with more films it adds a snapshot.
+
+    Raises:
+        ValueError: no input, no usable film, an output folder made with other settings, labels that changed.
+        OSError: the output cannot be written.
+    """
+    progress = progress or Silent()
+    found, rows = discover(settings)
+    for text in remarks(found, rows):
+        progress.note(text)
+    return prepare_films(found, rows, settings, progress)
+
+
+def prepare_films(found: Found, rows: Rows, settings: Prepare, progress: Progress) -> Summary:
+    """`prepare` for films that are found already, with their rows of labels.csv."""
+    begun = time.monotonic()
+    root = place(settings.output)
+    if settings.executor == "ray":  # whose workers are in folders of their own
+        root = root.absolute()
+        found.films[:] = [_anywhere(film) for film in found.films]
+    if not found.films:
+        why = _reasons(_rejections(found)) or f"no file looks like one ({found.ignored} others)"
+        raise ValueError(f"{_shown(settings)}: no usable film: {why}")
+    created = is_local(root) and not root.exists()
+    if is_local(root):
+        root.mkdir(parents=True, exist_ok=True)
+    with exclusive(root, "prepare"):
+        staging = _staging(root, settings)
+        with crew_of(settings, staging.root / SETTINGS, progress.note) as crew:
+            summary = _build(root, staging, found, rows, settings, crew, progress, begun)
+        staging.clear()
+    if isinstance(summary, str):
+        if created:
+            root.rmdir()
+        raise ValueError(f"{_shown(settings)}: {summary}")
+    return summary
+
+
+def _build(
+    root: Place,
+    staging: Staging,
+    found: Found,
+    rows: Rows,
+    settings: Prepare,
+    crew: Executor,
+    progress: Progress,
+    begun: float,
+) -> Summary | str:
+    """What was done, or why there is nothing to do it with."""
+    new_clips = 0
+    if packing.begun(staging):
+        progress.note("an earlier run was packing; that is finished first")
+        new_clips += packing.finish(staging, root, read_ledger(root), settings, crew, progress)
+        staging.forget_run()
+    before = read_ledger(root)
+    identities = Identities(root, staging.root)
+    optouts = read_optouts(root, place(settings.optouts) if settings.optouts is not None else None)
+    intake = Intake(found.films, rows, before, optouts, settings, staging, identities)
+    if intake.num_staged:
+        progress.note(f"{intake.num_staged} films were done before; going on")
+    intake.run(crew, progress)
+    outcomes = [*_rejections(found), *intake.outcomes()]
+    for outcome in outcomes:
+        known = outcome.snapshot and outcome.status == "used"
+        if known and outcome.source not in rows:
+            progress.note(f"{outcome.source}: known from an earlier run under this name")
+    if not any(o.status == "used" for o in [*before, *outcomes]):
+        return f"no usable film among {len(outcomes)}: {_reasons(outcomes)}"
+    packing.begin(staging, root, outcomes, settings)
+    new_clips += packing.finish(staging, root, before, settings, crew, progress)
+    identities.keep()
+    alike = write_near_duplicates(root, progress.note)
+    return _summary(root, new_clips, alike, settings, begun)
+
+
+def _staging(root: Place, settings: Prepare) -> Staging:
+    """The staging folder, after a check that what is there was made with these settings."""
+    staging = Staging(root / STAGING)
+    dataset = read_dataset(root)
+    if dataset is not None:
+        _same(dataset.settings, settings)
+    marker = staging.read(SETTINGS)
+    if marker is not None:
+        _same(marker, settings)
+    elif dataset is None and is_local(root) and any(p.name != STAGING for p in root.iterdir()):
+        raise ValueError(f"{root}: the folder is not empty and holds no data set; give a new or empty output folder")
+    if is_local(root):
+        staging.root.mkdir(exist_ok=True)
+    staging.write(SETTINGS, settings.shaping())
+    return staging
+
+
+def _same(made_with: dict[str, Any], settings: Prepare) -> None:
+    changed = sorted(_differences(made_with, settings.shaping()))
+    if changed:
+        shown = "; ".join(changed[:3]) + (f" and {len(changed) - 3} more" if len(changed) > 3 else "")
+        raise ConfigError(f"{settings.output}: made with other settings ({shown}); give another output folder")
+
+
+def _differences(old: Any, new: Any, path: str = "") -> Iterator[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in old.keys() | new.keys():
+            yield from _differences(old.get(key), new.get(key), f"{path}.{key}" if path else key)
+    elif old != new:
+        yield f"{path} was {json.dumps(old)}, is {json.dumps(new)}"
+
+
+def _summary(root: Place, new_clips: int, alike: int, settings: Prepare, begun: float) -> Summary:
+    dataset = read_dataset(root)
+    assert dataset is not None, "it was just committed"
+    snapshot = dataset.snapshot()
+    rows = read_ledger(root)
+    used = [o for o in rows if o.status == "used"]
+    verdicts = Counter[str]()
+    for outcome in used:
+        verdicts.update(outcome.verdicts)
+    return Summary(
+        output=str(root),
+        snapshot=snapshot.id,
+        digest=snapshot.digest,
+        films=len(rows),
+        used=len(used),
+        clips=snapshot.clips,
+        frames=snapshot.frames,
+        bytes=snapshot.bytes,
+        shards=len(snapshot.shards),
+        new_clips=new_clips,
+        reasons=counted(rows),
+        judged=settings.masks.kind != "none",
+        kept_clips=sum(o.kept_clips for o in used),
+        verdicts=dict(verdicts.most_common()),
+        short_frames=sum(o.short_frames for o in used),
+        alike=alike,
+        seconds=time.monotonic() - begun,
+    )
+
+
+def _rejections(found: Found) -> list[Outcome]:
+    return [
+        Outcome(source=r.source, job=f"rejected {r.source}", status="skipped", reason=r.reason)
+        for r in sorted(found.rejected, key=lambda r: r.source)
+    ]
+
+
+def _reasons(outcomes: Sequence[Outcome]) -> str:
+    kinds = Counter(general(o.reason) for o in outcomes)
+    return ", ".join(f"{count} x {reason}" for reason, count in kinds.most_common(3))
+
+
+def _anywhere(film: Film) -> Film:
+    """The film under paths that mean the same in every folder."""
+    masks = film.masks.absolute() if film.masks is not None else None
+    return replace(film, path=film.path.absolute(), masks=masks)
+
+
+def _shown(settings: Prepare) -> str:
+    return ", ".join(map(str, settings.inputs))

@@ -1,0 +1,1 @@
+"""What keeps a data set right: verify, repair, scrub."""

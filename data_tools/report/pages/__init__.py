@@ -1,0 +1,1 @@
+"""The page of a data set, and what stands on it."""

@@ -1,0 +1,1 @@
+"""What goes in: films, folders of frames, lists and tables of them, and what is known about each."""
