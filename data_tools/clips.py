@@ -199,7 +199,7 @@ class _Work:
             fingerprint=tuple(self._fingerprints()),
             licence=self.known.licence,
             attribution=self.known.attribution,
-            versions=_versions(kind),
+            versions=versions(kind),
             **_verdicts(mask, self.truth, settings),
         )
         return Sample(
@@ -262,8 +262,8 @@ def _even(items: list[np.ndarray], parts: int) -> list[list[np.ndarray]]:
 
 
 @cache
-def _versions(masks: str) -> dict[str, str]:
-    """Versions of what made a sample."""
+def versions(masks: str) -> dict[str, str]:
+    """Versions of what makes a sample with masks of that kind."""
     tools = {
         "data_tools": _version("fbm-dist"),
         "av": av.__version__,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ ATTEMPTS = 5  # of one transfer to or from a network
 PAUSE = 1.0  # seconds before the second attempt; doubled before every further one
 FINAL = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError)  # trying again would not help
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})  # nor here: disk full, quota used up, read-only
+TEMPORARY = re.compile(r"\..+\.\d+\.tmp")  # a file that is being written on a disk
 CHUNK = 1 << 22  # bytes read at a time
 
 
@@ -159,6 +161,13 @@ def atomic(there: Place, durable: bool = True) -> Iterator[IO[bytes]]:
         os.fsync(folder)  # the new name is on disk too
     finally:
         os.close(folder)
+
+
+def sweep_unfinished(folder: Place) -> None:
+    """Remove what processes that were killed were writing directly in a folder; nobody may be at work there."""
+    for name in listed(folder) if isinstance(folder, Path) else ():  # an object store takes whole objects
+        if TEMPORARY.fullmatch(name):
+            remove(folder / name)
 
 
 def write_atomic(there: Place, data: bytes, durable: bool = True) -> None:

@@ -10,20 +10,18 @@ from data_tools.building.staging import read_lines, to_lines
 from data_tools.places import Place, read_bytes, write_atomic
 
 IDENTITIES = ".identities.jsonl"  # in the data set's folder
-EVERY = 1000  # films between two writings to object storage, which cannot append
 
 
 class Identities:
     """Source -> (stamp, film id). A stamp changes with the content: size and time of a file, etag of an object.
 
-    On a disk every new one is appended at once; what a process that dies has not written is read again, no more.
+    On a disk every new one is appended at once. Object stores cannot append: there the staged outcomes of a run tell what it knew.
     """
 
     def __init__(self, root: Place, staging: Place) -> None:
         """Read what earlier runs knew."""
         self._final, self._running = root / IDENTITIES, staging / "identities.jsonl"
         self._known: dict[str, tuple[str, str]] = {}
-        self._new: dict[str, tuple[str, str]] = {}
         self._file: IO[bytes] | None = None
         for path in (self._final, self._running):
             try:
@@ -42,15 +40,13 @@ class Identities:
         """Remember what a source holds."""
         if not stamp or self._known.get(source) == (stamp, film):
             return
-        self._known[source] = self._new[source] = (stamp, film)
+        self._known[source] = (stamp, film)
         if isinstance(self._running, Path):
             if self._file is None:
                 self._file = self._running.open("ab")
                 self._file.write(b"\n")  # after a line that was cut off
             self._file.write(to_lines([_row(source, stamp, film)]))
             self._file.flush()
-        elif len(self._new) % EVERY == 0:
-            write_atomic(self._running, _text(self._new))
 
     def keep(self) -> None:
         """Write all of them beside the data set."""

@@ -22,6 +22,7 @@ from data_tools.sources.films import Film
 from data_tools.sources.inputs import Rows
 
 OPTED_OUT = "opted out"
+UNREAD = "unread "  # and the source: the job of a film whose content is not known
 ASKED = 32  # questions to a store at a time
 TAKE = "data_tools.building.stages:take"
 
@@ -49,10 +50,18 @@ class Intake:
         final = [o for o in before if not (settings.retry and o.status == "failed")]
         self._decided = {o.job: o for o in final}
         self._packed = {o.film: o for o in before if o.status == "used"}
-        self._unread = {o.source: o for o in final if not o.film and o.status != "used"}  # the film could not be had
-        self._staged = {
-            name: o for name, o in staging.outcomes().items() if not (settings.retry and o.status == "failed")
+        staged = {name: o for name, o in staging.outcomes().items() if not (settings.retry and o.status == "failed")}
+        self._staged = {name: o for name, o in staged.items() if o.film and staging.whole(name, o.sizes)}
+        for outcome in self._staged.values():
+            identities.learn(outcome.source, outcome.stamp, outcome.film)
+        # films that could not be had: in this run, and, elsewhere than on a disk, in runs before; `retry` asks again
+        self._unread = {
+            o.source: o for o in [*final, *staged.values()] if o.job.startswith(UNREAD) and o.reason != OPTED_OUT
         }
+        self._unread_now = {o.source for o in staged.values() if o.job.startswith(UNREAD)}
+        if settings.retry:
+            self._unread = {}
+        self.opted_out = 0  # films that did, and are in the data set since before
         self._stamps: dict[int, str] = {}
         self._ids: dict[int, str] = {}
         self._first: dict[str, int] = {}  # film id -> the first film known to have it
@@ -73,8 +82,7 @@ class Intake:
         """
         progress.stage("preparing", len(self._films), "films")
         todo = self._settle()
-        if len(self._ids) + len(self._ends) == len(self._films):  # else a duplicate may be taken for the first
-            self._refuse_changed()
+        self._refuse_changed()
         progress.advance(len(self._films) - len(todo))
         for event in crew.run(TAKE, self._jobs(todo), self._follow):
             if isinstance(event, Done):
@@ -87,18 +95,18 @@ class Intake:
 
     def outcomes(self) -> list[Outcome]:
         """What became of every film, in order."""
-        found, first = [], dict[str, int]()
+        found, first = [], dict[str, str]()  # film id -> the first source that has it
         for number, film in enumerate(self._films):
             if number in self._ends:
                 found.append(self._ends[number])
                 continue
             film_id = self._ids[number]
-            if film_id in first:
-                reason = f"duplicate of {self._films[first[film_id]].source}"
-                job = job_hash(film_id, film.source)
-                found.append(Outcome(source=film.source, film=film_id, job=job, status="skipped", reason=reason))
+            packed = self._packed.get(film_id)
+            source = packed.source if packed is not None else first.setdefault(film_id, film.source)
+            if source != film.source:
+                job, reason = job_hash(film_id, film.source), f"duplicate of {source}"
+                found.append(self._end(number, "skipped", reason, film_id, job))
                 continue
-            first[film_id] = number
             job = self._job(number)
             found.append(self._decided.get(job) or self._staged[self._name(number, job)])
         return found
@@ -106,13 +114,14 @@ class Intake:
     def _settle(self) -> list[int]:
         """Everything that needs no worker; returns the films that need one."""
         todo = []
+        packed = {o.source: o for o in self._packed.values()}
         for number, (film, mark) in enumerate(zip(self._films, _stamps(self._films), strict=True)):
             own = {film.source, *(row.id for row in self._rows[film.source] if row.id)}
             remote = not is_local(film.path)
             if own & self._optouts:
-                self._ends[number] = self._end(number, "skipped", OPTED_OUT)
+                self._opt_out(number, packed.get(film.source))
                 continue
-            if remote and film.source in self._unread:
+            if film.source in self._unread and (remote or film.source in self._unread_now):
                 self._ends[number] = self._unread[film.source]
                 continue
             self._stamps[number] = mark
@@ -142,19 +151,20 @@ class Intake:
         """The content of a film is known; the work that it needs, if any."""
         self._ids[number] = film_id
         if film_id in self._optouts:
-            self._ends[number] = self._end(number, "skipped", OPTED_OUT)
+            self._opt_out(number, self._packed.get(film_id))
             return None
         earlier = self._first.get(film_id, number)
         self._first[film_id] = min(earlier, number)
         job = self._job(number)
-        known = earlier < number or job in self._decided or film_id in self._packed
+        known = (
+            earlier < number or job in self._decided or film_id in self._packed
+        )  # packed: done, or a duplicate of that
         return None if known or self._name(number, job) in self._staged else self._film_job(number)
 
     def _done(self, number: int, result: Any, progress: Progress) -> None:
         if isinstance(result, Content):
             if result.reason:
-                self._ends[number] = self._end(number, "failed" if result.passing else "skipped", result.reason)
-                progress.note(f"{self._films[number].source}: {result.reason}")
+                self._cannot_be_read(number, "failed" if result.passing else "skipped", result.reason, progress)
         else:
             self._keep(number, result, progress)
         progress.advance(1)
@@ -165,9 +175,21 @@ class Intake:
             self._staging.put_outcome(self._name(number, outcome.job), outcome)
             self._keep(number, outcome, progress)
         else:
-            self._ends[number] = self._end(number, "failed", reason)
-            progress.note(f"{self._films[number].source}: {reason}")
+            self._cannot_be_read(number, "failed", reason, progress)
         progress.advance(1)
+
+    def _cannot_be_read(self, number: int, status: Any, reason: str, progress: Progress) -> None:
+        outcome = self._ends[number] = self._end(number, status, reason)
+        self._staging.put_outcome(job_hash(UNREAD, outcome.source), outcome)
+        progress.note(f"{outcome.source}: {reason}")
+
+    def _opt_out(self, number: int, packed: Outcome | None) -> None:
+        """A film that opted out is not taken; one that is packed already stays until it is scrubbed."""
+        if packed is not None and packed.source == self._films[number].source:
+            self.opted_out += 1
+            self._ends[number] = packed
+        else:
+            self._ends[number] = self._end(number, "skipped", OPTED_OUT)
 
     def _keep(self, number: int, outcome: Outcome, progress: Progress) -> None:
         self._staged[self._name(number, outcome.job)] = outcome
@@ -177,10 +199,13 @@ class Intake:
             progress.judged(outcome.kept_clips, outcome.clips)
 
     def _refuse_changed(self) -> None:
+        packed = {number: self._packed.get(film_id) for number, film_id in sorted(self._ids.items())}
         changed = [
-            self._films[number].source
-            for film_id, number in sorted(self._first.items(), key=lambda item: item[1])
-            if film_id in self._packed and self._packed[film_id].job != self._job(number)
+            film.source
+            for number, known in packed.items()
+            if known is not None
+            and known.source == (film := self._films[number]).source
+            and known.job != self._job(number)
         ]
         if changed:
             raise ValueError(
@@ -191,7 +216,8 @@ class Intake:
     def _film_job(self, number: int) -> FilmJob:
         film, job = self._films[number], self._job(number)
         name, rows = self._name(number, job), self._rows[film.source]
-        return FilmJob(film, self._ids[number], job, name, rows, self._settings, self._staging)
+        mark = self._stamps[number]
+        return FilmJob(film, self._ids[number], job, name, rows, self._settings, self._staging, mark)
 
     def _job(self, number: int) -> str:
         film = self._films[number]
@@ -205,13 +231,13 @@ class Intake:
     def _end(self, number: int, status: Any, reason: str, film_id: str = "", job: str = "") -> Outcome:
         source = self._films[number].source
         user_id = next((row.id for row in self._rows[source] if row.id), None)
-        job = job or f"unread {source}"
+        job = job or f"{UNREAD}{source}"
         return Outcome(source=source, id=user_id, film=film_id, job=job, status=status, reason=reason)
 
 
 def _stamps(films: Sequence[Film]) -> Iterator[str]:
     """`_stamp` of each; stores are asked for many at a time."""
-    if all(is_local(film.path) or film.version for film in films):
+    if all(is_local(film.path) or film.version or is_web(film.path) for film in films):
         return map(_stamp, films)
     with ThreadPoolExecutor(ASKED) as pool:
         return pool.map(_stamp, films)

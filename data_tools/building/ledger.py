@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -38,6 +39,7 @@ class Outcome(BaseModel):
     kept_clips: int = 0
     verdicts: dict[str, int] = {}  # reason -> clips that the pruning rules would not keep
     sizes: tuple[int, ...] = ()  # bytes of each clip in a tar; only while staged
+    stamp: str = ""  # of the source when it was read (`identities`); only while staged
     notes: tuple[str, ...] = ()
     snapshot: int = 0  # that its clips came in with
 
@@ -115,7 +117,8 @@ def write_ledger(root: Place, outcomes: Iterable[Outcome]) -> None:
     """Write films.jsonl, sorted, atomically."""
     rows = sorted(outcomes, key=lambda o: (o.source, o.job))
     text = "".join(
-        json.dumps(o.model_dump(mode="json", exclude={"sizes"}, exclude_defaults=True), ensure_ascii=False) + "\n"
+        json.dumps(o.model_dump(mode="json", exclude={"sizes", "stamp"}, exclude_defaults=True), ensure_ascii=False)
+        + "\n"
         for o in rows
     )
     write_atomic(root / LEDGER, text.encode())
@@ -123,17 +126,18 @@ def write_ledger(root: Place, outcomes: Iterable[Outcome]) -> None:
 
 def general(reason: str) -> str:
     """A reason without its particulars, so that reasons can be counted."""
-    for mark in ("duplicate of", "packed before as"):
-        if reason.startswith(mark):
-            return f"{mark} another film"
-    return "".join("#" if c.isdecimal() else c for c in reason).replace("##", "#").replace("##", "#")
+    if reason.startswith("duplicate of"):
+        return "duplicate of another film"
+    return re.sub(r"\d+", "#", reason)
 
 
 def counted(outcomes: Iterable[Outcome]) -> dict[str, int]:
     """Why films were not used -> how many; the most frequent first. A reason that stands once keeps its particulars."""
     unused = [o.reason for o in outcomes if o.status != "used"]
     kinds = Counter(general(reason) for reason in unused)
-    shown = {kind: next(r for r in unused if general(r) == kind) for kind in kinds}
+    shown: dict[str, str] = {}
+    for reason in unused:
+        shown.setdefault(general(reason), reason)
     return {
         (shown[kind] if count == 1 else kind): count
         for kind, count in sorted(kinds.items(), key=lambda k: (-k[1], k[0]))

@@ -10,7 +10,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from data_tools.places import Place, read_bytes, remove, write_atomic
@@ -60,13 +60,16 @@ def _remote(folder: Place, command: str) -> Iterator[None]:
         )
     ended = threading.Event()
 
-    def beat() -> None:
-        while True:
-            told = {"host": socket.gethostname(), "pid": os.getpid(), "time": time.time(), "token": mine}
-            write_atomic(path, json.dumps(told).encode())
-            if ended.wait(HEARTBEAT):
-                return
+    def tell() -> None:
+        told = {"host": socket.gethostname(), "pid": os.getpid(), "time": time.time(), "token": mine}
+        write_atomic(path, json.dumps(told).encode())
 
+    def beat() -> None:
+        while not ended.wait(HEARTBEAT):
+            with suppress(OSError):  # the next one may get through
+                tell()
+
+    tell()
     heart = threading.Thread(target=beat, daemon=True)
     heart.start()
     try:
@@ -74,7 +77,9 @@ def _remote(folder: Place, command: str) -> Iterator[None]:
     finally:
         ended.set()
         heart.join()
-        remove(path)
+        with suppress(OSError, ValueError, KeyError):
+            if json.loads(read_bytes(path))["token"] == mine:
+                remove(path)
 
 
 def _holder(path: Place) -> str | None:

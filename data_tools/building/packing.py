@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 
 from data_tools.building.ledger import Outcome, job_hash, write_ledger
 from data_tools.building.stages import ShardJob, ShardPart
-from data_tools.building.staging import Staging
+from data_tools.building.staging import DAMAGED, Staging
 from data_tools.dataset import commit_snapshot, read_dataset
 from data_tools.execution.events import Done, Executor, Failed
-from data_tools.places import Place, listed, remove
+from data_tools.places import Place, is_local, listed, remove, size_of
 from data_tools.progress import Progress
 from data_tools.schema import Prepare
 from data_tools.shards import FOLDER
@@ -19,6 +19,16 @@ from data_tools.shards import FOLDER
 PLAN = "plan.json"  # in the staging folder: a packing has begun
 
 Plan = list[tuple[str, tuple[ShardPart, ...]]]  # shard, its clips
+
+
+class DamagedError(RuntimeError):
+    """A clip of the staged film `args[0]` is not what it was, as after a power failure."""
+
+
+def abandon(staging: Staging, film: str) -> None:
+    """Give a packing up: the film is made again, and then all is packed anew."""
+    staging.drop(film)
+    remove(staging.root / PLAN)
 
 
 def begin(staging: Staging, root: Place, outcomes: Sequence[Outcome], settings: Prepare) -> None:
@@ -29,6 +39,8 @@ def begin(staging: Staging, root: Place, outcomes: Sequence[Outcome], settings: 
     dataset = read_dataset(root)
     number = len(dataset.snapshots) if dataset is not None else 0
     fresh = sorted((o for o in outcomes if o.status == "used" and not o.snapshot), key=lambda o: o.film)
+    committed = [shard for snapshot in (dataset.snapshots if dataset else ()) for shard in snapshot.shards]
+    _remove_strangers(root, committed)  # of a run whose staging folder is gone
     shards = list(deal(fresh, settings.shard_bytes, dataset.next_shard() if dataset is not None else 0))
     os.sync()  # the staged clips are on disk before anything relies on them
     staging.write(
@@ -43,7 +55,7 @@ def begin(staging: Staging, root: Place, outcomes: Sequence[Outcome], settings: 
 
 def begun(staging: Staging) -> bool:
     """Is a packing unfinished."""
-    return staging.read(PLAN) is not None
+    return size_of(staging.root / PLAN) is not None
 
 
 def finish(
@@ -54,6 +66,7 @@ def finish(
     Ledger first, dataset.json last: a snapshot that is not in dataset.json has not happened.
 
     Raises:
+        DamagedError: see `abandon`.
         OSError: a shard could not be written; the same command again goes on.
     """
     plan = staging.read(PLAN)
@@ -95,10 +108,10 @@ def _pack(shards: Plan, staging: Staging, root: Place, crew: Executor, progress:
     progress.stage("packing", len(work), "shards")
     for event in crew.run("data_tools.building.stages:pack_shard", work):
         if isinstance(event, Failed):
+            if DAMAGED in event.reason:
+                raise DamagedError(event.reason.partition(DAMAGED)[2].split()[0])
             raise OSError(
-                None,
-                f"shard {work[event.job].name} could not be packed: {event.reason}; run the same command again, or, if a staged clip "
-                f"is damaged, remove {staging.root} first",
+                None, f"shard {work[event.job].name} could not be packed: {event.reason}; run the same command again"
             )
         if not isinstance(event, Done):
             progress.advance(frames=event.amount)
@@ -106,14 +119,15 @@ def _pack(shards: Plan, staging: Staging, root: Place, crew: Executor, progress:
         progress.advance(1)
         for part in shards[event.job][1]:
             waiting[part.film] -= 1
-            if not waiting[part.film]:
+            if not waiting[part.film] and is_local(root):  # a store is emptied at once, at the end
                 staging.forget(part.film)
 
 
 def _remove_strangers(root: Place, names: Sequence[str]) -> None:
     """Remove shards that neither a snapshot nor the plan knows, and what a killed process was writing."""
+    known = set(names)
     for file in listed(root / FOLDER):
-        if file.partition(".")[0] not in names:
+        if file.partition(".")[0] not in known:
             remove(root / FOLDER / file)
 
 
@@ -123,7 +137,7 @@ def _merged(outcomes: Sequence[Outcome], before: Sequence[Outcome], number: int)
     now = {outcome.source for outcome in outcomes}
     rows = {(o.source, o.job): o for o in before if o.status == "used" or o.source not in now}
     for outcome in outcomes:
-        row = outcome.model_copy(update={"sizes": (), "snapshot": outcome.snapshot or number})
+        row = outcome.model_copy(update={"sizes": (), "stamp": "", "snapshot": outcome.snapshot or number})
         known = prior.get((row.source, row.job))
         unchanged = known is not None and known == row.model_copy(update={"snapshot": known.snapshot})
         rows[row.source, row.job] = known if unchanged and known is not None else row

@@ -6,6 +6,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -13,14 +14,15 @@ from data_tools.building import packing
 from data_tools.building.identities import Identities
 from data_tools.building.intake import Intake
 from data_tools.building.ledger import Outcome, Summary, counted, general, read_ledger
-from data_tools.building.lock import exclusive
+from data_tools.building.lock import LOCK, exclusive
 from data_tools.building.optouts import read_optouts
 from data_tools.building.staging import Staging
+from data_tools.clips import versions
 from data_tools.config import ConfigError
 from data_tools.dataset import STAGING, read_dataset
 from data_tools.execution.crews import crew_of
 from data_tools.execution.events import Executor
-from data_tools.places import Place, is_local, place
+from data_tools.places import TEMPORARY, Place, is_local, place, sweep_unfinished
 from data_tools.progress import Progress, Silent
 from data_tools.report.near_duplicates import write_near_duplicates
 from data_tools.schema import Prepare
@@ -28,6 +30,7 @@ from data_tools.sources.films import Film, Found
 from data_tools.sources.inputs import Rows, discover, remarks
 
 SETTINGS = "settings.json"  # in the staging folder
+PACKINGS = 10  # that may meet a damaged clip
 
 
 def prepare(settings: Prepare, progress: Progress | None = None) -> Summary:
@@ -86,27 +89,44 @@ def _build(
     new_clips = 0
     if packing.begun(staging):
         progress.note("an earlier run was packing; that is finished first")
-        new_clips += packing.finish(staging, root, read_ledger(root), settings, crew, progress)
-        staging.forget_run()
-    before = read_ledger(root)
-    identities = Identities(root, staging.root)
+        with _mending(staging, progress):
+            new_clips += packing.finish(staging, root, read_ledger(root), settings, crew, progress)
+            staging.forget_run()
     optouts = read_optouts(root, place(settings.optouts) if settings.optouts is not None else None)
-    intake = Intake(found.films, rows, before, optouts, settings, staging, identities)
-    if intake.num_staged:
-        progress.note(f"{intake.num_staged} films were done before; going on")
-    intake.run(crew, progress)
-    outcomes = [*_rejections(found), *intake.outcomes()]
-    for outcome in outcomes:
-        known = outcome.snapshot and outcome.status == "used"
-        if known and outcome.source not in rows:
-            progress.note(f"{outcome.source}: known from an earlier run under this name")
-    if not any(o.status == "used" for o in [*before, *outcomes]):
-        return f"no usable film among {len(outcomes)}: {_reasons(outcomes)}"
-    packing.begin(staging, root, outcomes, settings)
-    new_clips += packing.finish(staging, root, before, settings, crew, progress)
+    identities = Identities(root, staging.root)
+    for _ in range(PACKINGS):
+        before = read_ledger(root)
+        intake = Intake(found.films, rows, before, optouts, settings, staging, identities)
+        if intake.num_staged:
+            progress.note(f"{intake.num_staged} films were done before; going on")
+        intake.run(crew, progress)
+        outcomes = [*_rejections(found), *intake.outcomes()]
+        if not any(o.status == "used" for o in [*before, *outcomes]):
+            return f"no usable film among {len(outcomes)}: {_reasons(outcomes)}"
+        packing.begin(staging, root, outcomes, settings)
+        with _mending(staging, progress):
+            new_clips += packing.finish(staging, root, before, settings, crew, progress)
+            break
+    else:
+        raise OSError(None, f"{staging.root}: what is written there does not stay as it was; is the disk failing?")
+    if intake.opted_out:
+        progress.note(
+            f"{intake.opted_out} films that opted out are in the data set since before: "
+            f"python -m data_tools scrub {root} ids=FILE removes them"
+        )
     identities.keep()
     alike = write_near_duplicates(root, progress.note)
     return _summary(root, new_clips, alike, settings, begun)
+
+
+@contextmanager
+def _mending(staging: Staging, progress: Progress) -> Iterator[None]:
+    """A packing that meets a damaged clip is given up, so that its film is made again."""
+    try:
+        yield
+    except packing.DamagedError as error:
+        progress.note(f"a staged clip was damaged (a power failure?): its film {error} is made again")
+        packing.abandon(staging, str(error))
 
 
 def _staging(root: Place, settings: Prepare) -> Staging:
@@ -116,14 +136,31 @@ def _staging(root: Place, settings: Prepare) -> Staging:
     if dataset is not None:
         _same(dataset.settings, settings)
     marker = staging.read(SETTINGS)
+    made_by = versions(settings.masks.kind)
     if marker is not None:
-        _same(marker, settings)
-    elif dataset is None and is_local(root) and any(p.name != STAGING for p in root.iterdir()):
-        raise ValueError(f"{root}: the folder is not empty and holds no data set; give a new or empty output folder")
+        _same(marker["settings"], settings)
+        if marker["versions"] != made_by and not packing.begun(staging):
+            staging.forget_run()  # other libraries make other clips: a film must not have some of each
+    elif dataset is None and _strange(root):
+        raise ValueError(
+            f"{root}: the folder is not empty and holds no data set; give a new or empty output folder (if it held one, see: "
+            f"python -m data_tools repair {root})"
+        )
+    sweep_unfinished(root)
     if is_local(root):
         staging.root.mkdir(exist_ok=True)
-    staging.write(SETTINGS, settings.shaping())
+    staging.write(SETTINGS, {"settings": settings.shaping(), "versions": made_by})
     return staging
+
+
+def _strange(root: Place) -> bool:
+    """Does the folder hold anything but what a `prepare` that died at once leaves there."""
+    if is_local(root):
+        return any(path.name != STAGING and not TEMPORARY.fullmatch(path.name) for path in root.iterdir())
+    names = {
+        name.rstrip("/").rpartition("/")[2] for name in (root.fs.ls(root.path, detail=False) if root.exists() else ())
+    }
+    return bool(names - {STAGING, LOCK, root.name})
 
 
 def _same(made_with: dict[str, Any], settings: Prepare) -> None:

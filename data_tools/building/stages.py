@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import socket
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from functools import cache
 from pathlib import Path
 
 from data_tools.building.ledger import Outcome
-from data_tools.building.staging import Staging
+from data_tools.building.staging import DAMAGED, Staging
 from data_tools.clips import Tally, film_clips
 from data_tools.places import Place, is_local, sha256_of
 from data_tools.sample import Metadata
@@ -61,6 +62,7 @@ class FilmJob:
     rows: tuple[Annotation, ...]
     settings: Prepare
     staging: Staging
+    stamp: str = ""
 
 
 @dataclass(frozen=True)
@@ -129,6 +131,7 @@ def make_film(work: FilmJob, beat: Beat) -> Outcome:
         reason=reason,
         film_frames=tally.frames,
         notes=tuple(tally.notes),
+        stamp=work.stamp,
     )
     if not reason:
         outcome = outcome.model_copy(
@@ -197,7 +200,7 @@ def _packed(work: ShardJob, beat: Beat) -> Iterator[Stretch]:
         for number in range(part.start, part.stop):
             stretch = work.staging.get_clip(part.film, files[number]) if number < len(files) else None
             if stretch is None:
-                raise ValueError(f"a staged clip is damaged: number {number} of {part.film}")
+                raise ValueError(f"{DAMAGED} {part.film} (number {number})")
             beat(heads[number].num_frames)
             yield Stretch(stretch, ranks[number])
 
@@ -206,10 +209,12 @@ def _identity(film: Film, beat: Beat) -> str:
     if film.kind != "frames" and film.masks is None:
         return sha256_of(film.path, lambda: beat(0))[:20]
     digest = hashlib.sha256()
-    paths = [film.path] if film.kind != "frames" else pictures_in(film.path)
-    for path in paths + (pictures_in(film.masks) if film.masks is not None else []):
-        digest.update(f"{path.parent.name}/{path.name} {sha256_of(path)}\n".encode("utf-8", "surrogateescape"))
-        beat(0)
+    frames = [film.path] if film.kind != "frames" else pictures_in(film.path)
+    masks = pictures_in(film.masks) if film.masks is not None else []
+    for kind, paths in (("frames", frames), ("masks", masks)):
+        for path in paths:
+            digest.update(f"{kind}/{path.name} {sha256_of(path)}\n".encode("utf-8", "surrogateescape"))
+            beat(0)
     return digest.hexdigest()[:20]
 
 
@@ -252,7 +257,9 @@ def _check_size(film: Film, settings: Prepare) -> None:
 @cache
 def _scratch(chosen: str | None) -> Path:
     """A folder of this process for films that are being read; those of processes that are gone are removed."""
-    base = Path(chosen or tempfile.gettempdir()) / f"data_tools-{os.getuid()}"
+    base = (
+        Path(chosen or tempfile.gettempdir()) / f"data_tools-{socket.gethostname()}-{os.getuid()}"
+    )  # it may be shared
     base.mkdir(parents=True, exist_ok=True)
     for left in base.iterdir():
         if left.name.isdecimal() and not Path(f"/proc/{left.name}").exists():

@@ -6,17 +6,29 @@ import hashlib
 import json
 import shutil
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 from data_tools.building.ledger import Outcome
-from data_tools.places import Place, is_local, line, listed, read_bytes, read_range, remove, write_atomic
+from data_tools.places import (
+    Place,
+    again,
+    is_local,
+    line,
+    listed,
+    read_bytes,
+    read_range,
+    remove,
+    size_of,
+    write_atomic,
+)
 from data_tools.sample import Metadata
 from data_tools.shards import BLOCK, metadata_of
 
 CLIP = ".clip"
+DAMAGED = "a staged clip is damaged:"  # and then the film
 OUTCOME = ".json"
 HEAD = 1 << 14  # bytes in which the json member of most clips lies
 TRANSFERS = 16  # requests at a time to a remote store
@@ -65,7 +77,23 @@ class Staging:
                 head = read_range(path, 0, BLOCK + size)
             return metadata_of(head, [("json", BLOCK, size)])
         except (FileNotFoundError, tarfile.HeaderError, ValueError) as error:
-            raise ValueError(f"a staged clip is damaged: {film}/{name}: {line(error)}") from None
+            raise ValueError(f"{DAMAGED} {film} ({name}: {line(error)})") from None
+
+    def whole(self, film: str, sizes: Sequence[int]) -> bool:
+        """Are the clips of a film there, with their sizes. In object storage they are: it takes whole objects."""
+        folder = self._folder(film)
+        if not is_local(folder):
+            return True
+        found = [
+            (int(name.removesuffix(CLIP).rpartition("-")[2]), size_of(folder / name))
+            for name in self.clips(film).values()
+        ]
+        return [said for said, _ in found] == list(sizes) and all(said == size for said, size in found)
+
+    def drop(self, film: str) -> None:
+        """Remove a film, its outcome first: it has to be made again."""
+        remove(self.root / "outcomes" / f"{film}{OUTCOME}")
+        self.forget(film)
 
     def forget(self, film: str) -> None:
         """Remove the clips of a film."""
@@ -110,9 +138,12 @@ class Staging:
     def clear(self) -> None:
         """Remove everything."""
         if is_local(self.root):
-            shutil.rmtree(self.root, ignore_errors=not self.root.exists())
-        elif self.root.fs.exists(self.root.path):
-            self.root.fs.rm(self.root.path, recursive=True)
+            if self.root.exists():
+                shutil.rmtree(self.root)
+            return
+        folder = self.root
+        if folder.fs.exists(folder.path):
+            again(f"cannot remove {folder}", lambda: folder.fs.rm(folder.path, recursive=True))
 
     def _folder(self, film: str) -> Place:
         return self.root / "films" / film[:2] / film

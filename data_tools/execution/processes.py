@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import errno
 import importlib
 import os
 import signal
@@ -13,6 +12,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.connection import Connection, Pipe, wait
 from typing import IO, Any
@@ -20,13 +20,15 @@ from typing import IO, Any
 import psutil
 
 from data_tools.execution.events import Done, Event, Failed, Follow, Progressed
+from data_tools.places import FULL
 
 BEAT = 0.5  # seconds between two signs of life that a worker sends
 TICK = 1.0  # seconds between two looks at the clock
 LOOK = 0.25  # seconds between two looks at the memory: a process touches at most a few GB a second
 STARTUP = 120.0  # seconds that a fresh process may take beyond a job's time limit
 PR_SET_PDEATHSIG = 1
-FATAL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}  # disk full, quota used up, read-only: no job can do better
+KILLED = {-signal.SIGKILL, -signal.SIGTERM}  # by somebody else: the kernel that lacks memory, a batch system, a person
+LOSSES = 2  # workers that a job may lose so; a crash of its own is judged at once
 
 
 class _Worker:
@@ -48,6 +50,7 @@ class _Worker:
         )
         child.close()
         self.job: int | None = None
+        self.payload: Any = None  # with which the job began
         self.grace = STARTUP  # until it has said that it is up: a busy machine starts interpreters slowly
         self.seen = self.begun = time.monotonic()  # the last sign of life; the start of the job
         self.followed = False  # is this the job's second part
@@ -109,6 +112,8 @@ class Crew:
         self._memory_limit = memory_limit
         self._job_limit = job_limit
         self._workers: list[_Worker] = []
+        self._lost: deque[tuple[int, Any]] = deque()  # jobs whose workers were killed
+        self._losses: Counter[int] = Counter()
 
     def __enter__(self) -> Crew:
         return self
@@ -123,12 +128,19 @@ class Crew:
         tick = TICK if self._memory_limit is None else LOOK
         supply = enumerate(jobs)
         waiting = next(supply, None)
+        self._lost, self._losses = deque(), Counter()
         judged = 0.0
         try:
-            while waiting is not None or any(w.job is not None for w in self._workers):
+            while waiting is not None or self._lost or any(w.job is not None for w in self._workers):
                 hands = self._hands()
-                while waiting is not None and (worker := next(hands, None)) is not None:
-                    if worker.give(waiting[0], function, waiting[1]):
+                while (self._lost or waiting is not None) and (worker := next(hands, None)) is not None:
+                    number, payload = self._lost[0] if self._lost else waiting or (0, None)
+                    if not worker.give(number, function, payload):
+                        continue
+                    worker.payload = payload
+                    if self._lost:
+                        self._lost.popleft()
+                    else:
                         waiting = next(supply, None)
                 for pipe in wait([w.pipe for w in self._workers], timeout=tick):
                     yield from self._hear(next(w for w in self._workers if w.pipe is pipe), follow)
@@ -185,6 +197,10 @@ class Crew:
                 return
             if worker.job is None:
                 raise RuntimeError(f"a worker process ended by itself: {reason}") from None
+            if worker.process.returncode in KILLED and self._losses[worker.job] < LOSSES:
+                self._losses[worker.job] += 1
+                self._lost.append((worker.job, worker.payload))
+                return
             yield Failed(worker.job, reason)
             return
         worker.seen = time.monotonic()
@@ -236,7 +252,7 @@ def _serve(pipe: Connection) -> None:
             message = ("done", called(name)(payload, beat))
         except OSError as error:
             whole = OSError(error.errno, error.strerror, error.filename)
-            message = ("raise", whole) if error.errno in FATAL else ("failed", _text(error))
+            message = ("raise", whole) if error.errno in FULL else ("failed", _text(error))
         except Exception as error:  # a defect in one film's handling must not cost the others
             message = ("failed", _text(error))
         pipe.send(("beat", saved))

@@ -86,5 +86,6 @@ DEEDS: dict[str, Callable[[str], object]] = {
     "leak": lambda size: kept.append(fill(int(size))),
     "orphan": lambda _: os.kill(os.getppid(), signal.SIGKILL),
     "orphan-once": lambda file: once(file, lambda: os.kill(os.getppid(), signal.SIGKILL)),
+    "killed-once": lambda file: once(file, lambda: os.kill(os.getpid(), signal.SIGKILL)),
     "hang-once": lambda file: once(file, lambda: time.sleep(600)),
 }

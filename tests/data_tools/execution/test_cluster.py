@@ -46,6 +46,7 @@ def wait_for(true: Callable[[], bool], seconds: float = 30.0) -> None:
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[Cluster]:
     before = ray_processes()
+    (Path(tempfile.gettempdir()) / "ray").mkdir(exist_ok=True)  # where Ray notes the cluster, whatever folder that has
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory(prefix="r") as folder:
         # a token that lies in somebody's home would be asked of nodes that start later, and of those alone
         patch.setenv("RAY_AUTH_MODE", "disabled")

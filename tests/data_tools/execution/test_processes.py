@@ -187,3 +187,10 @@ def test_silence_is_the_workers_not_the_callers(work: Callable[..., dict[str, An
                 ends.append(event)
                 time.sleep(2 if len(ends) == 1 else 0)
     assert [type(e) for e in ends] == [Done, Done]
+
+
+def test_a_process_that_somebody_else_kills_costs_no_job(tmp_path: Path, work: Callable[..., dict[str, Any]]) -> None:
+    """By the kernel that lacks memory, or a batch system: a job is at fault only when it happens again and again."""
+    ends = work([f"killed-once {tmp_path / 'file'}", "echo a", "killed"])
+    assert isinstance(ends[f"killed-once {tmp_path / 'file'}"], Done)
+    assert ends["killed"].reason == "the process died (SIGKILL)"
