@@ -23,10 +23,10 @@ from data_tools.care.tars import here
 from data_tools.dataset import Dataset, open_dataset, read_dataset, replace_shards
 from data_tools.places import Place, listed, place, read_bytes, remove, sha256_of, size_of, write_atomic
 from data_tools.progress import Progress, Silent
+from data_tools.report.near_duplicates import NEAR_DUPLICATES, write_near_duplicates
 from data_tools.schema import Scrub
 from data_tools.shards import Stretch, finished_shard, read_table, shard_file, write_stretches
 
-NEAR_DUPLICATES = "near_duplicates.jsonl"
 PAGES = ("inspect.",)  # names of what shows pictures of clips begin so; they are drawn again with `inspect`
 SHOWN = 5  # unknown ids in the report
 
@@ -215,8 +215,6 @@ class _Scrub:
         if not any(named["film"] in films for group in _json_lines(path) for named in group["films"]):
             return
         if _dataset(self._root).snapshots[-1].clips:
-            from data_tools.report.near_duplicates import write_near_duplicates
-
             write_near_duplicates(self._root)
         else:
             remove(path)

@@ -238,7 +238,6 @@ def test_what_the_user_can_do(cluster: Cluster, tmp_path: Path) -> None:
 
 def test_a_ray_of_its_own_comes_and_goes_quietly(tmp_path: Path) -> None:
     code = f"""
-from data_tools.building.pipeline import prepare
 from data_tools.execution.cluster import RayCrew
 try:
     with RayCrew(1, 60.0) as crew:
@@ -253,10 +252,10 @@ except KeyboardInterrupt:
     parent = subprocess.Popen(
         [sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    wait_for((tmp_path / "begun").exists)
+    wait_for((tmp_path / "begun").exists, 90.0)
     family = psutil.Process(parent.pid).children(recursive=True)
     assert len(family) > 3
     parent.send_signal(signal.SIGINT)
-    assert parent.communicate(timeout=30) == ("a\ninterrupted\n", "")
+    assert parent.communicate(timeout=60) == ("a\ninterrupted\n", "")
     wait_for(lambda: not [p for p in family if p.is_running() and p.status() != psutil.STATUS_ZOMBIE])
     assert ray_processes() <= before
