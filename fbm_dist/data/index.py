@@ -204,5 +204,5 @@ def _build(root: Path, snapshot: Snapshot, folder: Path) -> dict[str, Any]:
         temporary.rename(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    log.info("indexed %d clips of %s in %s", snapshot.clips, root, folder)
+    log.debug("indexed %d clips of %s in %s", snapshot.clips, root, folder)
     return about

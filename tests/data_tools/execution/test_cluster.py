@@ -250,7 +250,12 @@ except KeyboardInterrupt:
     environment = os.environ | {"PYTHONPATH": paths, "HOME": str(tmp_path), "RAY_ADDRESS": "127.0.0.1:1"}
     before = ray_processes()
     parent = subprocess.Popen(
-        [sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", code],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a test run in the background ignores it
     )
     wait_for((tmp_path / "begun").exists, 90.0)
     family = psutil.Process(parent.pid).children(recursive=True)
