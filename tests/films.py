@@ -34,3 +34,8 @@ def settings(films: Path, output: Path, *more: str) -> Prepare:
 
 def ledger(output: Path) -> dict[str, Outcome]:
     return {o.source: o for o in read_ledger(output)}
+
+
+def files(root: Path) -> dict[str, bytes]:
+    """Every file below a folder, for comparing two of them byte for byte."""
+    return {str(p.relative_to(root)): p.read_bytes() for p in sorted(root.rglob("*")) if p.is_file()}

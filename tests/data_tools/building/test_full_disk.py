@@ -11,7 +11,7 @@ import pytest
 
 from data_tools.__main__ import main
 from data_tools.building.pipeline import prepare
-from tests.films import film, settings
+from tests.films import files, film, settings
 
 
 @pytest.fixture
@@ -33,10 +33,6 @@ def disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
     yield mount
     if mounted:
         subprocess.run(["umount", str(folder)], check=True)
-
-
-def files(root: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(root)): p.read_bytes() for p in sorted(root.rglob("*")) if p.is_file()}
 
 
 def test_a_full_disk(tmp_path: Path, disk: Callable[[str], Path], capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,13 +14,9 @@ from data_tools.building.pipeline import prepare
 from data_tools.dataset import read_manifest
 from data_tools.places import listed, place, write_atomic
 from data_tools.progress import Silent
-from tests.films import film, ledger, settings
+from tests.films import files, film, ledger, settings
 
 OPTIONS = ("shard_bytes=20000",)
-
-
-def files(root: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(root)): p.read_bytes() for p in sorted(root.rglob("*")) if p.is_file()}
 
 
 def sources(root: Path) -> list[str]:

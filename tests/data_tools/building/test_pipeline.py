@@ -26,13 +26,9 @@ from data_tools.dataset import open_dataset, read_manifest
 from data_tools.schema import Prepare
 from data_tools.shards import read_sample
 from data_tools.videos import Frame, decode_clip, encode
-from tests.films import film, ledger, picture, settings
+from tests.films import files, film, ledger, picture, settings
 
 ROOT = Path(__file__).parents[3]
-
-
-def files(root: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(root)): p.read_bytes() for p in sorted(root.rglob("*")) if p.is_file()}
 
 
 @pytest.fixture(scope="module")

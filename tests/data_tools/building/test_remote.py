@@ -20,7 +20,7 @@ from data_tools.dataset import read_manifest
 from data_tools.places import place
 from data_tools.schema import Prepare, Verify
 from tests import object_store
-from tests.films import film
+from tests.films import files, film
 
 OPTIONS = ("masks.kind=none", "short_side=64", "workers=2", "shard_bytes=30000")
 
@@ -54,7 +54,7 @@ def contents(url: str) -> dict[str, bytes]:
 def wanted(films: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     output = tmp_path_factory.mktemp("local") / "data"
     prepare(settings(films, output))
-    return {str(p.relative_to(output)): p.read_bytes() for p in output.rglob("*") if p.is_file()}
+    return files(output)
 
 
 def test_s3_to_s3_gives_the_bytes_of_a_disk(bucket: str, films: Path, wanted: dict[str, bytes]) -> None:

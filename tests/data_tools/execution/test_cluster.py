@@ -21,7 +21,7 @@ from data_tools.building.pipeline import prepare
 from data_tools.execution.cluster import RayCrew
 from data_tools.execution.events import Done, Event, Executor, Failed, Progressed
 from data_tools.execution.processes import Crew
-from tests.films import film, settings
+from tests.films import files, film, settings
 
 pytestmark = [pytest.mark.slow, pytest.mark.distributed]
 
@@ -206,11 +206,7 @@ def test_prepare_on_two_nodes_gives_the_bytes_of_one_process(
     assert killed
     assert summary.used == 6
     prepare(settings(Path("films"), Path("here"), *options))
-    found, wanted = (
-        {str(p.relative_to(root)): p.read_bytes() for p in Path(root).rglob("*") if p.is_file()}
-        for root in ("ray", "here")
-    )
-    assert found == wanted
+    assert files(Path("ray")) == files(Path("here"))
 
 
 def test_a_full_disk_stops_everything(cluster: Cluster) -> None:
