@@ -31,7 +31,7 @@ from data_tools.dataset import commit_snapshot, read_manifest
 from data_tools.sample import Metadata, Sample
 from data_tools.shards import read_sample, write_shard
 from data_tools.videos import encode
-from fbm_dist.data.decode import frames_of
+from fbm_dist.data.decoding.frames import frames_of
 from fbm_dist.data.loader import Loader
 from fbm_dist.schema import ClipSpec, Data
 

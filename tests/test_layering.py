@@ -123,7 +123,12 @@ def test_a_violation_is_seen(name: str, imported: str) -> None:
 
 @pytest.mark.parametrize(
     "statement",
-    ["import fbm_dist.schema", "import data_tools.__main__", "import data_tools.sample", "import fbm_dist.data.plan"],
+    [
+        "import fbm_dist.schema",
+        "import data_tools.__main__",
+        "import data_tools.sample",
+        "import fbm_dist.data.order.plan",
+    ],
 )
 def test_configs_and_doors_import_no_torch(statement: str) -> None:
     probe = f"{statement}; import sys; print(sorted({{'torch', 'mlflow', 'deepspeed', 'sklearn'}} & set(sys.modules)))"

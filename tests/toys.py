@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fbm_dist.clip import Clip
-from fbm_dist.data.state import LoaderState
+from fbm_dist.data.order.state import LoaderState
 from fbm_dist.objectives.objective import Encoder, Loss, Objective
 from fbm_dist.schema import Data
 

@@ -9,11 +9,11 @@ from types import TracebackType
 import torch
 
 from fbm_dist.clip import Clip
-from fbm_dist.data import selection
-from fbm_dist.data.index import Index
+from fbm_dist.data.index import selection
+from fbm_dist.data.index.index import Index
 from fbm_dist.data.opened import OpenedData
-from fbm_dist.data.plan import Order, Pass
-from fbm_dist.data.state import LoaderState
+from fbm_dist.data.order.plan import Order, Pass
+from fbm_dist.data.order.state import LoaderState
 from fbm_dist.schema import Data
 
 __all__ = ["Loader", "LoaderState", "label_names", "read_once"]

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from fbm_dist.clip import Clip
-from fbm_dist.data import dali, selection
-from fbm_dist.data.decode import choose
-from fbm_dist.data.index import CODECS, Index
-from fbm_dist.data.plan import Order, Pass
+from fbm_dist.data.decoding import graph
+from fbm_dist.data.decoding.frames import choose
+from fbm_dist.data.index import selection
+from fbm_dist.data.index.index import CODECS, Index
+from fbm_dist.data.order.plan import Order, Pass
 from fbm_dist.data.source import ClipSource
 from fbm_dist.data.stream import Batch, Stream
 from fbm_dist.schema import ClipSpec, Data
@@ -104,7 +105,7 @@ class OpenedData:
         try:
             values = source.read(0, 0)
             sample = tuple(values[name] for name in source.fields)
-            dali.pipeline(source, decoder="dali-mixed", batch=1, device_id=self.device.index, sample=sample).run()
+            graph.pipeline(source, decoder="dali-mixed", batch=1, device_id=self.device.index, sample=sample).run()
             return "dali-mixed"
         except RuntimeError as error:
             fallback = choose("auto", "cpu", codecs, smallest)

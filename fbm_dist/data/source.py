@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from fbm_dist.data.decode import UndecodableError, frames_of
-from fbm_dist.data.index import CODECS, Index
-from fbm_dist.data.plan import Moment, Order, Pass, Place, moment
-from fbm_dist.data.selection import frames_file
+from fbm_dist.data.decoding.frames import UndecodableError, frames_of
+from fbm_dist.data.index.index import CODECS, Index
+from fbm_dist.data.index.selection import frames_file
+from fbm_dist.data.order.plan import Moment, Order, Pass, Place, moment
 from fbm_dist.schema import ClipSpec
 
 ATTEMPTS = 100  # substitutes that are tried for one place before the data set is called unreadable
@@ -171,7 +171,7 @@ def _live_and_die_with_the_parent() -> None:
     """In a reader process: signals are the trainer's affair, and a trainer that was killed leaves no reader behind.
 
     Slurm and DeepSpeed's `launch` signal every process of a job; a reader that obeyed would take away the trainer's last step.
-    Its own SIGTERM, by which DALI ends readers, is told apart by its sender. `STOPS` came blocked from the parent (dali.py).
+    Its own SIGTERM, by which DALI ends readers, is told apart by its sender. `STOPS` came blocked from the parent (decoding/graph.py).
     """
     parent = multiprocessing.parent_process()
     if parent is None or threading.current_thread() is not threading.main_thread():
@@ -194,7 +194,7 @@ def _live_and_die_with_the_parent() -> None:
 
 
 def _fields(spec: ClipSpec, decoder: str, truth: bool) -> tuple[str, ...]:
-    """What the graph of dali.py asks for with these settings, and nothing that it would not use."""
+    """What the graph of decoding/graph.py asks for with these settings, and nothing that it would not use."""
     asked = {"what"} | ({"picture"} if decoder == "pyav" else {"encoded", "frames"})
     if decoder != "pyav" and spec.reverse:
         asked |= {"turn"}

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fbm_dist.data import dali
-from fbm_dist.data.decode import UndecodableError
-from fbm_dist.data.plan import Place
+from fbm_dist.data.decoding import graph
+from fbm_dist.data.decoding.frames import UndecodableError
+from fbm_dist.data.order.plan import Place
 from fbm_dist.data.source import ClipSource
 
 log = logging.getLogger("fbm_dist.data")
@@ -57,7 +57,7 @@ class Stream:
         self._recent: deque[bool] = deque(maxlen=WINDOW)
         self._reported: set[int] = set()
         self._number = 0  # of the next batch
-        self._pipe: dali.Running | None = None
+        self._pipe: graph.Running | None = None
 
     def next(self) -> Batch:
         """The next batch.
@@ -71,7 +71,7 @@ class Stream:
                 self._pipe = self._pipe or self._start()
                 what, *tensors = [_tensor(output, self._device) for output in self._pipe.run()]
                 break
-            except dali.ReaderLostError:
+            except graph.ReaderLostError:
                 self.close()
                 raise
             except RuntimeError as error:
@@ -91,9 +91,9 @@ class Stream:
             gc.collect()  # DALI ends its reader processes when the pipeline object goes
         self._source.close()
 
-    def _start(self) -> dali.Running:
+    def _start(self) -> graph.Running:
         self._source.first = self._number
-        return dali.pipeline(self._source, batch=self._size, **self._options, **self._readers)
+        return graph.pipeline(self._source, batch=self._size, **self._options, **self._readers)
 
     def _count(self, places: list[Place], attempts: list[int]) -> None:
         for place, attempt in zip(places, attempts, strict=True):
@@ -143,7 +143,7 @@ class Stream:
             values = self._source.read(number, slot)
             sample = tuple(values[name] for name in self._source.fields)
             try:
-                dali.pipeline(self._source, batch=1, sample=sample, **self._options).run()
+                graph.pipeline(self._source, batch=1, sample=sample, **self._options).run()
                 return
             except RuntimeError as error:
                 place, attempt = self._source.order.place(number, slot), int(values["what"][1])

@@ -10,7 +10,7 @@ from importlib.metadata import version
 import numpy as np
 from rich.console import Console
 
-from fbm_dist.data.labels import choose_label
+from fbm_dist.data.index.labels import choose_label
 from fbm_dist.evaluation.candidates import RANDOM, Candidate, candidates
 from fbm_dist.evaluation.clips import LabelledClips, check_classes, labelled_clips
 from fbm_dist.evaluation.comparison import Column, Compared, compare, mean_chance

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from data_tools.dataset import read_manifest
-from fbm_dist.data.index import Index
-from fbm_dist.data.selection import select
+from fbm_dist.data.index.index import Index
+from fbm_dist.data.index.selection import select
 from fbm_dist.schema import Data
 
 

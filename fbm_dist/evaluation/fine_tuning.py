@@ -13,9 +13,9 @@ import numpy as np
 import torch
 
 from data_tools.places import atomic
-from fbm_dist.data.index import Index
+from fbm_dist.data.index.index import Index
+from fbm_dist.data.index.selection import digest
 from fbm_dist.data.loader import read_once
-from fbm_dist.data.selection import digest
 from fbm_dist.evaluation.candidates import Candidate
 from fbm_dist.evaluation.clips import LabelledClips
 from fbm_dist.evaluation.splits import Fold

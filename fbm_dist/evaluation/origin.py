@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
-from fbm_dist.data.index import Index, name_id
-from fbm_dist.data.selection import digest, select
+from fbm_dist.data.index.index import Index, name_id
+from fbm_dist.data.index.selection import digest, select
 from fbm_dist.evaluation.candidates import Candidate
 from fbm_dist.evaluation.clips import LabelledClips
 from fbm_dist.schema import Data

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from rich.filesize import decimal
 
-from fbm_dist.data.index import Index
+from fbm_dist.data.index.index import Index
 from fbm_dist.objectives.objective import Objective
 from fbm_dist.schema import Run
 from fbm_dist.training.engines.turn import player_module

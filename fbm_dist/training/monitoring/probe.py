@@ -62,10 +62,10 @@ def labelled_sample(run: Run, probe: Probe) -> Sample:
     Raises:
         ValueError: as `check_probe`.
     """
-    from fbm_dist.data.index import Index
-    from fbm_dist.data.labels import choose_label
-    from fbm_dist.data.selection import select
-    from fbm_dist.data.spread import Spread
+    from fbm_dist.data.index.index import Index
+    from fbm_dist.data.index.labels import choose_label
+    from fbm_dist.data.index.selection import select
+    from fbm_dist.data.order.spread import Spread
 
     snapshot = run.data.snapshot if probe.path is None else "latest"
     clip = run.data.clip.model_copy(

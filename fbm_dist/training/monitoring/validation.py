@@ -60,8 +60,8 @@ def check_validation(run: Run, players: Sequence[str] = ("model",)) -> None:
     Raises:
         ValueError: in one line: nothing on one side, a clip on both, or a metric that no objective of several players has.
     """
-    from fbm_dist.data.index import Index
-    from fbm_dist.data.selection import select
+    from fbm_dist.data.index.index import Index
+    from fbm_dist.data.index.selection import select
 
     validation = run.validation
     if validation is None:

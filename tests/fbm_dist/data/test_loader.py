@@ -17,7 +17,7 @@ from data_tools.dataset import read_manifest
 from data_tools.sample import Sample
 from data_tools.shards import read_sample, shard_file
 from fbm_dist.clip import Clip
-from fbm_dist.data.index import name_id
+from fbm_dist.data.index.index import name_id
 from fbm_dist.data.loader import Loader, label_names, read_once
 from fbm_dist.schema import Data, Filter
 from tests.datasets import write_dataset

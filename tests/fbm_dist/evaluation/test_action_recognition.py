@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from fbm_dist.data.labels import choose_label
+from fbm_dist.data.index.labels import choose_label
 from fbm_dist.evaluation import evaluate
 from fbm_dist.evaluation.candidates import candidates
 from fbm_dist.evaluation.clips import labelled_clips

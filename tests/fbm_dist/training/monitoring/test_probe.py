@@ -13,7 +13,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor
 
 from fbm_dist.clip import Clip
-from fbm_dist.data.index import Index
+from fbm_dist.data.index.index import Index
 from fbm_dist.schema import Probe, Run
 from fbm_dist.training.distributed import World, start
 from fbm_dist.training.monitoring.probe import check_probe, labelled_sample, nearest_neighbours, probe_check

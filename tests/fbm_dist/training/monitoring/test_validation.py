@@ -13,9 +13,9 @@ import torch
 from torch.nn import functional as F
 
 from fbm_dist.clip import Clip
-from fbm_dist.data.index import Index
+from fbm_dist.data.index.index import Index
+from fbm_dist.data.index.selection import select
 from fbm_dist.data.loader import read_once
-from fbm_dist.data.selection import select
 from fbm_dist.objectives.fbm.config import FBMConfig
 from fbm_dist.objectives.fbm.objective import FBM
 from fbm_dist.objectives.objective import Loss

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fbm_dist.data.spread import Spread
+from fbm_dist.data.order.spread import Spread
 
 
 def batches(num_clips: int, batch: int, world: int, limit: int | None = None) -> list[list[int]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fbm_dist.data.index import Index
+from fbm_dist.data.index.index import Index
 from fbm_dist.schema import Data
 
 USUAL = ("action", "label")  # labels that are taken without asking, in this order

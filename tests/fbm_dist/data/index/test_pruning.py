@@ -13,9 +13,9 @@ from data_tools.dataset import commit_snapshot
 from data_tools.prune import Pruning, clip_verdict
 from data_tools.sample import MaskStatistics, Metadata, Sample
 from data_tools.shards import write_shard
-from fbm_dist.data.index import Index
-from fbm_dist.data.pruning import verdicts
-from fbm_dist.data.selection import digest, select
+from fbm_dist.data.index.index import Index
+from fbm_dist.data.index.pruning import verdicts
+from fbm_dist.data.index.selection import digest, select
 from fbm_dist.schema import ClipSpec, Data, Filter
 
 CLIP = ClipSpec(frames=1, size=16, mask=False)

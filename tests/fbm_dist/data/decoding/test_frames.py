@@ -9,7 +9,7 @@ import pytest
 from nvidia.dali import fn, pipeline_def, types
 
 from data_tools.videos import decode_clip, encode, encode_image
-from fbm_dist.data.decode import UndecodableError, choose, frames_of
+from fbm_dist.data.decoding.frames import UndecodableError, choose, frames_of
 from tests.datasets import scene
 
 SIZE = (96, 112)

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fbm_dist.data.index import Index, name_id
-from fbm_dist.data.selection import digest, filter_text, select
+from fbm_dist.data.index.index import Index, name_id
+from fbm_dist.data.index.selection import digest, filter_text, select
 from fbm_dist.schema import ClipSpec, Data, Filter
 from tests.grouped import write_clips
 

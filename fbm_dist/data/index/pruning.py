@@ -9,8 +9,8 @@ from jaxtyping import Int, Int8
 
 from data_tools.prune import Pruning, clip_verdict, frame_verdicts
 from data_tools.sample import MaskStatistics
-from fbm_dist.data.index import Index
-from fbm_dist.data.manifest import shard_tables
+from fbm_dist.data.index.index import Index
+from fbm_dist.data.index.manifest import shard_tables
 
 DECIMALS = 6  # statistics are rounded to them; the manifest's float32 is not, and 0.1 would be above 0.1
 

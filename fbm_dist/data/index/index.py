@@ -193,7 +193,7 @@ def _lock(folder: Path) -> Iterator[None]:
 
 def _build(root: Path, snapshot: Snapshot, folder: Path) -> dict[str, Any]:
     """Write the arrays beside their final place, then rename: a reader sees all of them or none."""
-    from fbm_dist.data.manifest import write_arrays  # pyarrow is needed only here, not in reader processes
+    from fbm_dist.data.index.manifest import write_arrays  # pyarrow is needed only here, not in reader processes
 
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:

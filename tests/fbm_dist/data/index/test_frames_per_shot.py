@@ -19,11 +19,11 @@ from data_tools.sample import Metadata, Sample
 from data_tools.shards import SCHEMA, read_rows, shard_file, write_shard
 from data_tools.videos import encode
 from fbm_dist.clip import Clip
-from fbm_dist.data.index import Index
+from fbm_dist.data.index.index import Index
+from fbm_dist.data.index.selection import digest, frames_file, select
 from fbm_dist.data.loader import Loader, read_once
 from fbm_dist.data.opened import OpenedData
-from fbm_dist.data.plan import Order
-from fbm_dist.data.selection import digest, frames_file, select
+from fbm_dist.data.order.plan import Order
 from fbm_dist.schema import ClipSpec, Data, Filter
 
 FRAMES = 8

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fbm_dist.data.plan import Draw, Order, Pass, Permutation, moment
+from fbm_dist.data.order.plan import Draw, Order, Pass, Permutation, moment
 from fbm_dist.schema import ClipSpec
 
 

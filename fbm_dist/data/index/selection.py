@@ -16,12 +16,12 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from fbm_dist.data.index import Index, name_id
-from fbm_dist.data.plan import VERSION as PLAN_VERSION
+from fbm_dist.data.index.index import Index, name_id
+from fbm_dist.data.order.plan import VERSION as PLAN_VERSION
 from fbm_dist.schema import ClipSpec, Data, Filter
 
 if TYPE_CHECKING:
-    from fbm_dist.data.manifest import RankedFrames
+    from fbm_dist.data.index.manifest import RankedFrames
 
 log = logging.getLogger("fbm_dist.data")
 
@@ -155,7 +155,7 @@ def _filters(index: Index, chosen: Filter) -> Iterator[Condition]:
     if chosen.pruned:
         yield from _pruned(rows["verdict"], index.verdicts, "pruned")
     if chosen.rules is not None:
-        from fbm_dist.data.pruning import verdicts  # pyarrow is needed only here, not in reader processes
+        from fbm_dist.data.index.pruning import verdicts  # pyarrow is needed only here, not in reader processes
 
         yield from _pruned(*verdicts(index, chosen.rules), "rules")
     if chosen.hold_out:
@@ -204,7 +204,7 @@ def _ranked(index: Index, spec: ClipSpec) -> RankedFrames | None:
     """The frames that take part if their clips do; None where it is the clips themselves."""
     if spec.frames_per_shot is None:
         return None
-    from fbm_dist.data.manifest import ranked_frames  # pyarrow is needed only here, not in reader processes
+    from fbm_dist.data.index.manifest import ranked_frames  # pyarrow is needed only here, not in reader processes
 
     return ranked_frames(index, spec.frames_per_shot)
 

@@ -12,8 +12,8 @@ import pytest
 
 from data_tools.dataset import read_manifest
 from data_tools.shards import shard_file
-from fbm_dist.data.index import CODECS, Index, name_id
-from fbm_dist.data.selection import digest, select
+from fbm_dist.data.index.index import CODECS, Index, name_id
+from fbm_dist.data.index.selection import digest, select
 from fbm_dist.schema import Data, Filter
 from tests.datasets import write_dataset
 

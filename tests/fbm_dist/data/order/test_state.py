@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from data_tools.config import Config
-from fbm_dist.data.state import LoaderState
+from fbm_dist.data.order.state import LoaderState
 
 STATE = LoaderState(
     epoch=1, consumed=64, seed=3, dataset_digest="aa.bb.cc", global_batch=16, decoder="dali-cpu", snapshot="1"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fbm_dist.data.plan import Pass, Permutation, Place
+from fbm_dist.data.order.plan import Pass, Permutation, Place
 
 KEY = 0x5EED  # of the one shuffle: it must be the same in every run
 

@@ -15,7 +15,7 @@ from jaxtyping import Int32, Int64
 from data_tools.dataset import Snapshot
 from data_tools.places import Place
 from data_tools.shards import SCHEMA, shard_file
-from fbm_dist.data.index import CODECS, MEMBERS, NAMES_KEPT, ROW, Index, name_id
+from fbm_dist.data.index.index import CODECS, MEMBERS, NAMES_KEPT, ROW, Index, name_id
 
 COLUMNS = [
     "key",
