@@ -10,12 +10,15 @@ import argparse
 import io
 import json
 import math
+import multiprocessing
 import platform
 import subprocess
 import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from datetime import date
 from fractions import Fraction
 from pathlib import Path
@@ -23,6 +26,7 @@ from typing import Any
 
 import av
 import numpy as np
+import pynvml
 import torch
 import torch.distributed as dist
 from nvidia.dali import fn
@@ -34,6 +38,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fbm_dist.clip import Clip
 from fbm_dist.config import load
+from fbm_dist.data.decoding.frames import FrameReader, Stored
 from fbm_dist.objectives.fbm.config import FBMConfig
 from fbm_dist.schema import Run
 from fbm_dist.training.faults import hardware
@@ -82,19 +87,74 @@ def main() -> None:
 
 
 def nvdec(machine: Machine) -> dict[str, Any]:
-    """Clips of 16 frames a second by codec, size and DALI threads: NVDEC (mixed) against DALI on CPU (VP9 alone)."""
-    table = Table("codec", "size", "decoder", "threads", "clips/s", title="DALI decoding, 16 of 48 frames")
+    """Clips of 16 frames a second by codec, size, threads: NVDEC (mixed), DALI on the CPU (VP9 alone), PyAV as the readers use it.
+
+    `engines`: the mean utilisation of the GPU's decoders while they were at it, as the driver tells it.
+    """
+    table = Table(
+        "codec", "size", "decoder", "threads", "clips/s", "engines", title="decoding 16 of 48 frames to 128x128"
+    )
     found: dict[str, Any] = {}
     for codec in ENCODERS:
-        for side in (128,) if machine.small else (128, 256):
+        for side in (128,) if machine.small else (128, 192, 256):
             video = _film(codec, side)
-            for kind in (["mixed"] if machine.gpu else []) + (["cpu"] if codec == "vp9" else []):
-                for threads in (1, 2) if machine.small else (1, 4, 7, 14):
-                    rate = _decode(machine, video, kind, threads)
-                    found[f"{codec}-{side}-{kind}-{threads}"] = rate
-                    table.add_row(codec, str(side), kind, str(threads), str(rate))
+            for kind in ("mixed",) * machine.gpu + ("cpu",) * (codec == "vp9") + ("pyav",) * (codec != "hevc"):
+                for threads in (1, 2) if machine.small else (1, 4, 7, 8, 14):
+                    with _Engines(machine.gpu and kind == "mixed") as engines:
+                        rate = (
+                            _pyav(video, codec, side, threads)
+                            if kind == "pyav"
+                            else _decode(machine, video, kind, threads)
+                        )
+                    found[f"{codec}-{side}-{kind}-{threads}"] = {"clips_per_second": rate, "engines": engines.mean}
+                    used = "" if engines.mean is None else f"{engines.mean:.0%}"
+                    table.add_row(codec, str(side), kind, str(threads), str(rate), used)
     Console().print(table)
     return found
+
+
+class _Engines:
+    """Utilisation of the GPU's video decoders, asked for ten times a second."""
+
+    def __init__(self, on: bool) -> None:
+        self.mean: float | None = None
+        self._on = on
+        self._seen: list[float] = []
+        self._stop = threading.Event()
+
+    def __enter__(self) -> _Engines:
+        if self._on:
+            self._thread = threading.Thread(target=self._look, daemon=True)
+            self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._on:
+            self._stop.set()
+            self._thread.join()
+            self.mean = sum(self._seen) / len(self._seen) if self._seen else None
+
+    def _look(self) -> None:
+        pynvml.nvmlInit()
+        handle = pynvml.nvmlDeviceGetHandleByIndex(0)
+        while not self._stop.wait(0.1):
+            self._seen.append(pynvml.nvmlDeviceGetDecoderUtilization(handle)[0] / 100)
+
+
+def _pyav(video: bytes, codec: str, side: int, processes: int) -> float:
+    """By as many processes as there are threads for the others."""
+    with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
+        list(pool.map(_read, [(video, codec, side, 1)] * processes))  # they have started
+        began = time.perf_counter()
+        list(pool.map(_read, [(video, codec, side, 40)] * processes))
+        return round(40 * processes / (time.perf_counter() - began), 1)
+
+
+def _read(work: tuple[bytes, str, int, int]) -> None:
+    video, codec, side, times = work
+    reader, picture = FrameReader(), np.empty((16, 128, 128, 3), np.uint8)
+    for _ in range(times):
+        reader.read(video, range(8, 24), Stored(codec, side, side, (25, 1)), list(picture))
 
 
 def _film(codec: str, side: int) -> bytes:
@@ -120,7 +180,8 @@ def _decode(machine: Machine, video: bytes, kind: str, threads: int, batch: int 
     try:
         with pipe:
             encoded = fn.external_source(lambda: data)
-            pipe.set_outputs(fn.decoders.video(encoded, device=kind, start_frame=8, sequence_length=16))
+            frames = fn.decoders.video(encoded, device=kind, start_frame=8, sequence_length=16)
+            pipe.set_outputs(fn.resize(frames, size=[128, 128]))
         pipe.build()
         for _ in range(2):
             pipe.run()
@@ -260,7 +321,6 @@ def _overrides(machine: Machine, shards: Path, folder: Path, decode: str) -> lis
     batch, steps, width, size = (4, 4, 0.125, 64) if machine.small else (40, 60, 1.0, 128)
     return [
         f"data.path={shards}", f"run.folder={folder}", f"data.decode={decode}", f"data.clip.size={size}",
-        f"data.threads={1 if machine.small else 8}", f"data.workers={1 if machine.small else 2}",
         "objective.family=fbm", f"objective.width={width}", f"objective.size={size}",
         f"training.steps={steps}", f"training.global_batch={batch}", f"training.micro_batch={batch}",
         f"training.log_every={steps // 2}", "training.precision=bf16", "training.picture_every=0",

@@ -1,7 +1,15 @@
-"""Clips per CPU-second of the loader with each decoder, beside the bare decoder: `python benchmarks/loader.py [--clips 96]`.
+"""The loader beside other readers, on the same shards and in one run: `python benchmarks/loader.py [--parts decode,index]`.
 
-16 frames of 128 x 128 with their masks from clips of 64 frames, 160 x 128, VP9 and H.264. CPU time is user + system of this
-process and its reader processes; the median of `--repeats` runs. Prints a table, then one line of JSON.
+    read      bytes of samples: our reading in the plan's order, webdataset's stream with its own shuffle, DALI's reader of tars
+    decode    16 frames of 128 x 128 from clips of 64 frames of 160 x 128, VP9 and H.264: PyAV, torchcodec and decord called directly
+    pipeline  the same as float32 batches: webdataset, PyAV and torch's DataLoader
+    index     the first batch of a data set of 1,000,000 clips: seconds and memory of a fresh process
+    resume    the first batch at position 10,000,000 of 100,000,000 clips beside that at 0 (13 GB of disk, removed afterwards)
+    memory    of the loader over many batches
+
+CPU time is user + system of this process and its workers, their start not counted; figures are medians over rounds, in each of which every
+reader has its turn. Prints a table for each part, then one line of JSON: null is what was not run. Readers that are not installed
+are left out, and said: pip install -e '.[benchmarks]'.
 """
 
 from __future__ import annotations
@@ -10,138 +18,281 @@ import argparse
 import json
 import logging
 import os
+import shutil
 import statistics
+import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
-from functools import partial
-from itertools import islice
+from collections.abc import Callable, Mapping
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import cv2
-import numpy as np
-import psutil
 import torch
-from rich.console import Console
-from rich.table import Table
-from skimage import data as photographs
 
-from data_tools.dataset import commit_snapshot, read_manifest
-from data_tools.sample import Metadata, Sample
-from data_tools.shards import read_sample, write_shard
-from data_tools.videos import encode
-from fbm_dist.data.decoding.frames import frames_of
-from fbm_dist.data.loader import Loader
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.big_index import write_big
+from benchmarks.readers import direct, large, stored, with_dali, with_loader, with_torchcodec, with_webdataset
+from benchmarks.readers.measuring import Figure, Run, interleaved, print_figures, print_table
+from benchmarks.readers.starts import COLUMNS, fresh, median, row
 from fbm_dist.schema import ClipSpec, Data
 
-SPEC = ClipSpec(frames=16, size=128, reverse=0.5, mirror=0.5)
+SPEC = ClipSpec(frames=16, size=128, reverse=0.5, mirror=0.5, mask=False)
 BATCH = 8
-FRAMES, SIZE, FPS = 64, (128, 160), (25, 1)
+TIMES = 100  # as many clips in the part resume as in index
+DISK = 30_000_000_000  # bytes that have to be free for it; it takes 13 GB
+MEMBERS = (".mp4", ".mask.png")  # what the loader reads of a sample
+FIGURES = (
+    "read_vs_webdataset", "decode_vs_best", "pipeline_vs_webdataset_pyav", "index_1m_seconds", "index_1m_mb", "resume_vs_start",
+)  # fmt: skip
+WHAT = f"{SPEC.frames} frames of {SPEC.size} x {SPEC.size} of {stored.FRAMES} of {stored.SIZE[1]} x {stored.SIZE[0]}"
+MASKED = ", with masks"
+CODECS: tuple[stored.Codec, ...] = ("vp9", "h264")
+PACKAGES = ("av", "torchcodec", "decord", "decord2", "webdataset", "nvidia-dali-cuda130", "torch")
+
+Result = dict[str, Any]
+
+
+class Bench:
+    """What the parts share: a temporary folder, how much is measured, and the data sets in it."""
+
+    def __init__(self, folder: Path, arguments: argparse.Namespace) -> None:
+        self.folder = folder
+        self.rounds: int = arguments.rounds
+        self.clips: int = arguments.clips
+        self.batches: int = arguments.batches
+        self.million_clips: int = arguments.index_clips
+        self._sets: dict[str, stored.Stored] = {}
+
+    def clips_of(self, codec: stored.Codec) -> stored.Stored:
+        """4 shards of 64 clips."""
+        if codec not in self._sets:
+            self._sets[codec] = stored.write(self.folder / codec, codec, 256, shards=4)
+        return self._sets[codec]
+
+    def million(self) -> Data:
+        """A million clips, or as many as were asked for."""
+        root = self.folder / "million"
+        if not root.exists():
+            write_big(root, self.million_clips)
+        return Data(path=root)
 
 
 def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__.partition("\n")[0])  # type: ignore[union-attr]
-    arguments.add_argument("--clips", type=int, default=96, help="clips that each run reads")
-    arguments.add_argument("--stored", type=int, default=32, help="clips in the data set")
-    arguments.add_argument("--repeats", type=int, default=3)
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--parts", default=",".join(PARTS), help=f"of {','.join(PARTS)}")
+    arguments.add_argument("--clips", type=int, default=128, help="clips that each turn of decode and pipeline reads")
+    arguments.add_argument("--rounds", type=int, default=3)
+    arguments.add_argument("--batches", type=int, default=2_000, help="batches of the part memory; 20,000 take minutes")
+    arguments.add_argument(
+        "--index-clips", type=int, default=1_000_000, help="clips of the part index; resume has 100 times as many"
+    )
     chosen = arguments.parse_args()
+    parts = chosen.parts.split(",")
+    if unknown := set(parts) - PARTS.keys():
+        arguments.error(f"no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+    with_torchcodec.find_ffmpeg()
     logging.basicConfig(level=logging.WARNING)
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
+    result: Result = dict.fromkeys(FIGURES)
     with tempfile.TemporaryDirectory() as folder:
         os.environ["FBM_CACHE"] = str(Path(folder) / "cache")
-        runs = _runs(Path(folder), chosen.stored)
-        figures = {name: measure(run, chosen.clips, chosen.repeats) for name, run in runs.items()}
-    table = Table("reader", "clips/s", "clips per CPU-second")
-    for name, (wall, cpu) in figures.items():
-        table.add_row(name, f"{wall:.0f}", f"{cpu:.0f}")
-    Console().print(table)
-    per_cpu = {name: round(cpu, 1) for name, (_, cpu) in figures.items()}
-    print(json.dumps({"clips_per_cpu_second": per_cpu, "cores": os.cpu_count(), "clips": chosen.clips}))
+        bench = Bench(Path(folder), chosen)
+        for part in parts:
+            result |= PARTS[part](bench)
+    print(json.dumps(result | {"cores": os.cpu_count(), "versions": _versions(), "parts": parts}))
 
 
-def measure(run: Callable[[int], Iterator[int]], clips: int, repeats: int) -> tuple[float, float]:
-    """Clips per second and per CPU-second, medians; the start (processes, the first batches) is not counted."""
-    walls, cpus = [], []
-    for _ in range(repeats):
-        counts = run(clips)
-        next(counts)
-        start, used, done = time.perf_counter(), _cpu_seconds(), 0
-        for done in counts:  # noqa: B007
-            pass_used, wall = _cpu_seconds() - used, time.perf_counter() - start
-        walls.append(done / wall)
-        cpus.append(done / pass_used)
-    return statistics.median(walls), statistics.median(cpus)
+def read(bench: Bench) -> Result:
+    """MB of members."""
+    data = stored.write(bench.folder / "read", "h264", 2048, shards=8)
+    runs: dict[str, Run] = {
+        "Loader, reading alone": with_loader.members(data.root, BATCH),
+        "webdataset": with_webdataset.members(data.tars, None),
+        "webdataset, select_files": with_webdataset.members(data.tars, MEMBERS),
+        "DALI readers.webdataset": with_dali.members(data.tars, tuple(m[1:] for m in MEMBERS), BATCH, with_webdataset.SAMPLES),
+    }  # fmt: skip
+    figures = interleaved(runs, 600.0, bench.rounds)
+    print_figures("Reading bytes of samples, page cache warm", "MB", figures)
+    per_cpu = _per_cpu(figures)
+    ratio = _ratio({name: value for name, value in per_cpu.items() if "DALI" not in name})
+    print(f"Loader / webdataset, the faster way: {ratio:.2f}")
+    return {"read_vs_webdataset": round(ratio, 2), "read_mb_per_cpu_second": _rounded(per_cpu)}
 
 
-def _cpu_seconds() -> float:
-    """User and system time of this process and of its readers, which are alive while it is asked."""
-    me = psutil.Process()
-    return sum(sum(process.cpu_times()[:2]) for process in (me, *me.children(recursive=True)))
+def decode(bench: Bench) -> Result:
+    """Clips, decoded."""
+    found, missing = direct.libraries()
+    ratios: dict[str, float] = {}
+    per_codec: dict[str, dict[str, float]] = {}
+    tried: dict[str, dict[str, float]] = {}
+    for codec in CODECS:
+        data = bench.clips_of(codec)
+        runs, notes = _decoders(data, SPEC)
+        runs |= _first(_decoders(data, SPEC.model_copy(update={"mask": True}))[0], MASKED)
+        tried[codec] = {}
+        for ways in found.values():  # the fastest takes part
+            speeds = _per_cpu(interleaved(_direct(data, ways), bench.clips / 4, 2))
+            best = max(speeds, key=speeds.__getitem__)
+            runs |= _direct(data, {best: ways[best]})
+            notes[best] = direct.check(data, ways[best], SPEC.frames, SPEC.size)
+            tried[codec] |= _rounded(speeds)
+        figures = interleaved(runs, bench.clips, bench.rounds)
+        print_figures(f"Decoding {codec}: {WHAT}", "clips", figures, notes | missing)
+        per_codec[codec] = _rounded(_per_cpu(figures))
+        comparable = {
+            name: f for name, f in figures.items() if MASKED not in name and direct.WRONG not in notes.get(name, "")
+        }
+        ratios[codec] = _ratio(_per_cpu(comparable))
+    print(
+        f"Loader / best of {', '.join(found)}: {_said(ratios)}. Its clips are normalised float32 batches, theirs uint8."
+    )
+    return {
+        "decode_vs_best": round(min(ratios.values()), 3),
+        "decode_vs_best_by_codec": _rounded(ratios, 3),
+        "decode_compared_with": list(found),
+        "decode_clips_per_cpu_second": per_codec,
+        "decode_ways_tried": tried,
+    }
 
 
-def _runs(folder: Path, stored: int) -> dict[str, Callable[[int], Iterator[int]]]:
-    runs: dict[str, Callable[[int], Iterator[int]]] = {}
-    codecs: tuple[Literal["vp9", "h264"], ...] = ("vp9", "h264")
-    for codec in codecs:
-        path = write(folder / codec, stored, codec)
-        decoders: tuple[Literal["dali", "pyav"], ...] = ("dali", "pyav") if codec == "vp9" else ("pyav",)
-        for decoder in decoders:
-            runs[f"Loader {decoder} {codec}"] = partial(_loader, path, decoder)
-        runs[f"PyAV alone {codec}"] = partial(_alone, path)
-    return runs
+def pipeline(bench: Bench) -> Result:
+    """Clips as float32 batches."""
+    ratios: dict[str, float] = {}
+    per_codec: dict[str, dict[str, float]] = {}
+    for codec in CODECS:
+        data = bench.clips_of(codec)
+        runs = _first(_decoders(data, SPEC)[0])
+        for process in ("worker", "main"):
+            runs[f"webdataset + PyAV + DataLoader, float in {process}"] = with_webdataset.clips(
+                data.tars, stored.FRAMES, SPEC.frames, SPEC.size, BATCH, process
+            )
+        figures = interleaved(runs, bench.clips, bench.rounds)
+        print_figures(f"Batches of float32 clips, {codec}: {WHAT}", "clips", figures)
+        per_codec[codec] = _rounded(_per_cpu(figures))
+        ratios[codec] = _ratio(_per_cpu(figures))
+    print(f"Loader / webdataset + PyAV + DataLoader: {_said(ratios)}")
+    return {
+        "pipeline_vs_webdataset_pyav": round(min(ratios.values()), 3),
+        "pipeline_by_codec": _rounded(ratios, 3),
+        "pipeline_clips_per_cpu_second": per_codec,
+    }
 
 
-def _loader(path: Path, decoder: Literal["dali", "pyav"], clips: int) -> Iterator[int]:
-    """Counts of clips read so far; 0 once it is warm."""
-    with Loader(Data(path=path, clip=SPEC, decode=decoder), seed=0, global_batch=BATCH, micro_batch=BATCH) as loader:
-        stream = iter(loader)
-        for _ in islice(stream, 4):  # more than it reads ahead
-            pass
-        yield 0
-        for number, clip in enumerate(islice(stream, -(-clips // BATCH)), start=1):
-            assert clip.mask is not None
-            yield number * BATCH
+def index(bench: Bench) -> Result:
+    """The first batch of a large data set, the index cached (what ranks see) or not (the first start on a machine: once)."""
+    data = bench.million()
+    cold = [fresh(data)]
+    warm = [fresh(data) for _ in range(bench.rounds)]
+    rows = [row(name, starts) for name, starts in (("index cached", warm), ("index built", cold))]
+    print_table(
+        f"First batch of {bench.million_clips:,} clips; memory above the imports up to it, and to batch 50, in MB",
+        COLUMNS,
+        rows,
+    )
+    return {
+        "index_1m_seconds": median(warm, "seconds", 2),
+        "index_1m_mb": median(warm, "mb", 1),
+        "index_1m_cold_seconds": median(cold, "seconds", 2),
+        "index_1m_cold_mb": median(cold, "mb", 1),
+        "index_1m_mb_later": median(warm, "mb_later", 1),
+        "index_1m_parts": {who: warm[0][who] for who in ("main", "readers")},
+        "index_clips": bench.million_clips,
+    }
 
 
-def _alone(path: Path, clips: int) -> Iterator[int]:
-    """The same frames decoded and resized in one loop, without masks, order, normalisation or batches: a lower bound of the work."""
-    rows = read_manifest(path).to_pylist()
-    videos = [read_sample(path, row).video for row in rows]
-    starts = np.random.default_rng(0).integers(0, FRAMES - SPEC.span + 1, clips)
-    yield 0
-    for number, start in enumerate(starts.tolist(), start=1):
-        frames = frames_of(videos[number % len(videos)], range(start, start + SPEC.span), SIZE, FPS, rows[0]["codec"])
-        np.stack([cv2.resize(frame, (SPEC.size, SPEC.size)) for frame in frames])
-        if number % BATCH == 0:
-            yield number
+def resume(bench: Bench) -> Result:
+    """The first batch far into a very large data set, beside that at its beginning."""
+    free = shutil.disk_usage(bench.folder).free
+    if free < DISK:
+        print(
+            f"resume: left out, {bench.folder} has {free / 1e9:.0f} GB free and it takes {DISK / 1e9:.0f}; set TMPDIR to another disk"
+        )
+        return {}
+    data = large.repeated(bench.million(), bench.folder / "large", TIMES)
+    positions = (0, bench.million_clips * TIMES // 10)
+    result: Result = {}
+    rows = []
+    for shuffle in ("global", "blocks"):
+        # no choice of a decoder, which a first start would measure
+        settings = data.model_copy(update={"shuffle": shuffle, "decode": "pyav"})
+        with_loader.first_batch(settings, BATCH, 0)  # the pages of the files in memory
+        starts = [[with_loader.first_batch(settings, BATCH, p) for p in positions] for _ in range(2 * bench.rounds + 1)]
+        medians = [statistics.median(seconds) for seconds in zip(*starts, strict=True)]
+        for position, seconds, middle in zip(positions, zip(*starts, strict=True), medians, strict=True):
+            rows.append((f"{shuffle}, at {position:,}", f"{middle:.2f}", f"{min(seconds):.2f} - {max(seconds):.2f}"))
+        name = "resume_vs_start" if shuffle == "global" else "resume_vs_start_blocks"
+        result |= {name: round(medians[1] / medians[0], 3), f"resume_{shuffle}_seconds": [round(m, 2) for m in medians]}
+    print_table(f"First batch of {bench.million_clips * TIMES:,} clips", ("start", "seconds", "least - most"), rows)
+    return result
 
 
-def write(root: Path, clips: int, codec: Literal["vp9", "h264"]) -> Path:
-    """A data set of slow pans over noisy photographs, with soft masks of a disk."""
-    pictures = [photographs.astronaut(), photographs.coffee(), photographs.rocket(), photographs.cat()]
-    rng = np.random.default_rng(0)
+def memory(bench: Bench) -> Result:
+    """Of one rank over many batches of tiny clips."""
+    data = stored.write(bench.folder / "tiny", "vp9", 256, frames=8, size=(32, 32))
+    settings = Data(path=data.root, clip=ClipSpec(frames=4, size=16, reverse=0.5, mirror=0.5))
+    found = fresh(settings, batches=bench.batches, every=max(1, bench.batches // 20))
+    series = found["over_time"]
+    rows = [(f"{batch:,}", f"{main:,.1f}", f"{readers:,.1f}") for batch, main, readers in series]
+    print_table("Memory above the imports over time, MB", ("batches", "main", "readers"), rows)
+    (_, *early), (_, *late) = series[1], series[-1]  # at 10 % and at the end
+    return {"memory_growth_mb": round(sum(late) - sum(early), 1), "memory_batches": bench.batches}
 
-    def sample(number: int) -> Sample:
-        picture = pictures[number % len(pictures)]
-        y, x = rng.integers(0, [picture.shape[0] - SIZE[0] - FRAMES, picture.shape[1] - SIZE[1] - FRAMES])
-        video = np.stack([picture[y + t // 2 : y + t // 2 + SIZE[0], x + t : x + t + SIZE[1]] for t in range(FRAMES)])
-        noisy = np.clip(video + rng.normal(0, 4, video.shape), 0, 255).astype(np.uint8)
-        masks = np.zeros((FRAMES, SIZE[0] // 2, SIZE[1] // 2), np.uint8)
-        for t, mask in enumerate(masks):
-            cv2.circle(mask, (10 + t, 32), 10, 255, -1)
-        soft = np.stack([cv2.GaussianBlur(mask, (9, 9), 2) for mask in masks])
-        metadata = Metadata(
-            film=f"film-{number}", source=f"{number}.mp4", shot=0, span=(0, FRAMES), fps=FPS, size=SIZE, num_frames=FRAMES,
-            codec=codec, group=f"film-{number}", masks="given", mask_size=masks.shape[1:],
-        )  # fmt: skip
-        return Sample(f"clip-{number:05d}", metadata, encode(noisy, FPS, codec), soft)
 
-    write_shard(root, "clips-000000", (sample(number) for number in range(clips)))
-    commit_snapshot(root, {"made_by": "benchmarks/loader.py"}, ["clips-000000"])
-    return root
+def _decoders(data: stored.Stored, spec: ClipSpec) -> tuple[dict[str, Run], dict[str, str]]:
+    """The loader with each decoder that reads these clips, what `decode: auto` chooses first, and notes on decoders."""
+    settings, notes = with_loader.decoders(data.root, spec)
+    runs = {f"Loader, {name}": with_loader.clips(chosen, BATCH) for name, chosen in settings.items()}
+    return runs, {f"Loader, {name}": note for name, note in notes.items()}
 
+
+def _first(runs: Mapping[str, Run], addition: str = "") -> dict[str, Run]:
+    name, run = next(iter(runs.items()))
+    return {name + addition: run}
+
+
+def _direct(data: stored.Stored, variants: Mapping[str, Any]) -> dict[str, Run]:
+    return {name: direct.clips(data, way, SPEC.frames, SPEC.size) for name, way in variants.items()}
+
+
+def _per_cpu(figures: Mapping[str, Figure]) -> dict[str, float]:
+    return {name: figure.per_cpu_second for name, figure in figures.items()}
+
+
+def _ratio(per_cpu: Mapping[str, float]) -> float:
+    """The best of the loader's rows over the best of the others."""
+    ours = {name for name in per_cpu if name.startswith("Loader")}
+    return max(per_cpu[name] for name in ours) / max(per_cpu[name] for name in per_cpu.keys() - ours)
+
+
+def _rounded(values: Mapping[str, float], places: int = 1) -> dict[str, float]:
+    return {name: round(value, places) for name, value in values.items()}
+
+
+def _said(ratios: Mapping[str, float]) -> str:
+    return ", ".join(f"{codec} {ratio:.2f}" for codec, ratio in ratios.items())
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+PARTS: dict[str, Callable[[Bench], Result]] = {
+    "read": read,
+    "decode": decode,
+    "pipeline": pipeline,
+    "index": index,
+    "resume": resume,
+    "memory": memory,
+}
 
 if __name__ == "__main__":
     main()

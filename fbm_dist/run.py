@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from data_tools.places import Place, is_local
 from fbm_dist.objectives.objective import Objective
 from fbm_dist.record import RunRecord, run_name, write_json
 from fbm_dist.schema import Evaluation, Run
@@ -157,7 +158,8 @@ def absolute(run: Run) -> Run:
     from fbm_dist.registry.client import tracking_address
 
     folder = run.run.model_copy(update={"folder": run.run.folder.absolute()})
-    data = run.data.model_copy(update={"path": run.data.path.absolute()})
+    mix = tuple(portion.model_copy(update={"path": _absolute(portion.path)}) for portion in run.data.mix)
+    data = run.data.model_copy(update={"path": _absolute(run.data.path), "mix": mix})
     tracking = run.tracking
     if tracking.mlflow or tracking.register_as:
         tracking = tracking.model_copy(update={"uri": tracking_address(tracking.uri)})
@@ -166,8 +168,12 @@ def absolute(run: Run) -> Run:
     if initial and not initial.source.startswith(("models:/", "runs:/")):
         found["init_from"] = initial.model_copy(update={"source": str(Path(initial.source).absolute())})
     if run.probe and run.probe.path:
-        found["probe"] = run.probe.model_copy(update={"path": run.probe.path.absolute()})
+        found["probe"] = run.probe.model_copy(update={"path": _absolute(run.probe.path)})
     return run.model_copy(update=found)
+
+
+def _absolute(there: Place) -> Place:
+    return there.absolute() if is_local(there) else there
 
 
 def check_clip(run: Run) -> None:
@@ -177,8 +183,9 @@ def check_clip(run: Run) -> None:
         ValueError: naming both keys.
     """
     model = getattr(run.objective, "trunk", run.objective)
-    for key in ("frames", "size"):
-        wanted, given = getattr(model, key, None), getattr(run.data.clip, key)
+    clip = run.data.clip
+    for key, given in (("frames", clip.length), ("size", clip.size)):
+        wanted = getattr(model, key, None)
         if wanted is not None and wanted != given:
             raise ValueError(f"data.clip.{key} is {given}, but the objective's {key} is {wanted}; make them equal")
 

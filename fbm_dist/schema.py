@@ -2,27 +2,63 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, NonNegativeFloat, NonNegativeInt, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PlainSerializer,
+    PlainValidator,
+    model_validator,
+)
+from upath import UPath
 
 from data_tools.config import Config
+from data_tools.places import Place, place
 from data_tools.prune import Pruning
 from fbm_dist.objectives.classifier.config import ClassifierConfig
 from fbm_dist.objectives.families import Pretraining
 
+
+def _place(value: Any) -> Place:
+    if not isinstance(value, str | PurePath | UPath):
+        raise ValueError("give a path, or a URL that fsspec knows (s3://bucket/folder)")
+    return value if isinstance(value, UPath) else place(value)
+
+
+Where = Annotated[
+    Place, PlainValidator(_place), PlainSerializer(str, return_type=str)
+]  # a folder, here or in object storage
 AnyObjective = Annotated[Pretraining | ClassifierConfig, Field(discriminator="family")]
 
 
 class ClipSpec(Config):
-    """Which frames of a stored clip make a training clip, and what is done to them. Frames and masks move in lock-step."""
+    """Which frames of a stored clip make a training clip, and what is done to them. Frames and masks move in lock-step.
 
-    frames: int = Field(16, ge=1)  # T
+    The frames of one clip start at a frame t of the stored clip (`window`), and are one of
+        t, t + stride, t + 2 * stride, ...       the default;
+        t + offsets[0], t + offsets[1], ...      with `offsets`: [0, 1, 20] are the neighbours and the far frame of the quadruplet loss;
+        `frames` random frames of t ... t + within - 1, in random order, with `within` (DrNet: 4 of 20).
+    `negative` adds one frame of another film at the end (the quadruplet loss).
+    """
+
+    frames: int = Field(16, ge=1)  # taken from one stored clip
     stride: int = Field(1, ge=1)  # frames between two of them
+    offsets: tuple[NonNegativeInt, ...] = ()  # ascending, from 0; as many as `frames`
+    within: int | None = Field(None, ge=1)  # `frames` different ones of so many
+    negative: bool = False  # one more frame, the last: of another film, chosen at random
     size: int = Field(128, ge=16)  # side of the square in pixels
-    # squash: aspect not kept (the paper); crop: shorter side to `size`, centre crop
-    resize: Literal["squash", "crop"] = "squash"
+    # squash: the whole frame, aspect not kept (FBM); crop: a square (`crop_share`, `crop_at`); box: a jittered square around the mask
+    resize: Literal["squash", "crop", "box"] = "squash"
+    crop_share: float = Field(1.0, gt=0, le=1)  # crop: side of the square as a share of the frame's shorter side
+    crop_at: Literal["centre", "random"] = "centre"  # crop: where it is
+    # box: share of the square's side that the longer side of the mask's box takes (DeepMask: 128 of 224 pixels)
+    box_share: float = Field(128 / 224, gt=0, le=1)
+    box_scale: float = Field(0.25, ge=0)  # box: octaves by which the square is larger or smaller, at most
+    box_shift: float = Field(16 / 224, ge=0, le=1)  # box: share of its side by which it is off the centre, at most
     window: Literal["random", "centre"] = "random"  # where in the stored clip the frames start
     mask: bool = True  # soft masks are needed
     truth: bool = False  # true masks are wanted where the data set has them
@@ -33,17 +69,52 @@ class ClipSpec(Config):
     frames_per_shot: int | None = Field(None, ge=1, le=1000)
 
     @model_validator(mode="after")
-    def _one_frame(self) -> ClipSpec:
-        if self.frames_per_shot is not None and self.frames != 1:
+    def _fits(self) -> ClipSpec:
+        if self.frames_per_shot is not None and (self.frames != 1 or self.negative):
             raise ValueError(
-                f"frames_per_shot takes single frames, and frames is {self.frames}; set frames=1, or leave it out"
+                f"frames_per_shot takes single frames, and frames is {self.length}; set frames=1 and negative=false, or leave it out"
             )
+        if sum((self.stride > 1, bool(self.offsets), self.within is not None)) > 1:
+            raise ValueError("stride, offsets and within are three ways to space the frames; give one")
+        if self.offsets and (self.offsets[0] or list(self.offsets) != sorted(set(self.offsets))):
+            raise ValueError(f"offsets={list(self.offsets)}: they must begin with 0 and rise, e.g. [0, 1, 20]")
+        if self.offsets and len(self.offsets) != self.frames:
+            raise ValueError(f"offsets are {len(self.offsets)} frames, and frames is {self.frames}; make them agree")
+        if self.within is not None and self.within < self.frames:
+            raise ValueError(f"within={self.within} does not hold {self.frames} different frames")
+        if self.resize == "box" and not (self.mask or self.use_truth_as_mask):
+            raise ValueError("resize=box cuts around the mask; set mask=true, or another resize")
+        if self.resize != "crop" and (self.crop_share != 1 or self.crop_at != "centre"):
+            raise ValueError(f"crop_share and crop_at belong to resize=crop, and resize is {self.resize}")
         return self
 
     @property
     def span(self) -> int:
         """Stored frames that one clip covers."""
-        return (self.frames - 1) * self.stride + 1
+        if self.within is not None:
+            return self.within
+        return self.offsets[-1] + 1 if self.offsets else (self.frames - 1) * self.stride + 1
+
+    @property
+    def length(self) -> int:
+        """T: the frames that come out."""
+        return self.frames + self.negative
+
+    @property
+    def plain(self) -> ClipSpec:
+        """The same without augmentation, for looks and evaluation: centre window and crop, evenly spaced in place of random frames."""
+        spaced = {"within": None, "stride": self.within // self.frames} if self.within is not None else {}
+        return self.model_copy(
+            update={
+                "window": "centre",
+                "crop_at": "centre",
+                "box_scale": 0.0,
+                "box_shift": 0.0,
+                "reverse": 0.0,
+                "mirror": 0.0,
+            }
+            | spaced
+        )
 
 
 def _preset(value: Any) -> Any:
@@ -61,7 +132,7 @@ class Filter(Config):
     split: str | None = None  # the `split` of the data set, e.g. train
     groups: tuple[str, ...] = ()  # only these groups
     exclude_groups: tuple[str, ...] = ()
-    exclude_keys: Path | None = None  # text file, one key a line: opted-out clips
+    exclude_keys: Where | None = None  # text file, one key a line: opted-out clips
     labelled: str | None = None  # only clips that have this label
     # share of the groups (films that belong together) left out, chosen by hash of the name
     hold_out: float = Field(0.0, ge=0, lt=1)
@@ -71,19 +142,38 @@ class Filter(Config):
     rules: Annotated[Pruning, BeforeValidator(_preset)] | None = None
 
 
+class Portion(Config):
+    """A further data set, mixed into the stream."""
+
+    path: Where
+    snapshot: str = "latest"
+    filter: Filter = Filter()
+    weight: float = Field(1.0, gt=0)  # share of the stream: weight / sum of all weights
+
+
 class Data(Config):
     """Where clips come from and how they are read."""
 
-    path: Path  # folder that `python -m data_tools prepare` wrote
+    path: Where  # folder that `python -m data_tools prepare` wrote, or its URL (s3://bucket/folder)
     snapshot: str = "latest"
     filter: Filter = Filter()
+    weight: float = Field(1.0, gt=0)  # of `path` beside those of `mix`
+    mix: tuple[Portion, ...] = ()  # further data sets for training; validation and probes look at `path` alone
     clip: ClipSpec = ClipSpec()
-    # auto: DALI where it can (NVDEC on a GPU; VP9 on CPU), else PyAV in the same graph
-    decode: Literal["auto", "dali", "pyav"] = "auto"
-    workers: int = Field(1, ge=1)  # reader processes per rank
-    threads: int = Field(1, ge=1)  # decoding threads per rank
-    prefetch: int = Field(2, ge=1)  # batches read ahead
-    max_undecodable: float = Field(0.01, gt=0, le=1)  # stop when a larger share of clips cannot be decoded
+    # global: any clip may come after any other; blocks: the clips of `block` shards are shuffled together, for shards in object
+    # storage; auto: blocks where the shards are in object storage, else global
+    shuffle: Literal["auto", "global", "blocks"] = "auto"
+    block: int = Field(16, ge=1)  # shards
+    cache_gb: float | None = Field(
+        None, gt=0
+    )  # disk for shards of object storage, a node; None: half of what is free, 200 at most
+    # auto: the fastest of those that can, measured once; dali: NVDEC on a GPU, else DALI's CPU decoder (VP9)
+    decode: Literal["auto", "dali", "dali-mixed", "dali-cpu", "pyav"] = "auto"
+    workers: int | None = Field(None, ge=1)  # reader processes per rank; None: by the machine
+    threads: int | None = Field(None, ge=1)  # decoding threads per rank; None: by the machine
+    prefetch: int | None = Field(None, ge=1)  # batches read ahead; None: by the machine
+    max_undecodable: float = Field(0.01, gt=0, le=1)  # stop when a larger share of clips cannot be decoded ...
+    undecodable_window: int = Field(1000, ge=1)  # ... among so many
 
 
 class ParameterGroup(Config):
@@ -220,7 +310,7 @@ class Probe(Config):
     """How well the features tell a label apart, while training: k nearest neighbours and a linear probe on a labelled data set."""
 
     every: int = Field(1000, ge=1)  # steps
-    path: Path | None = None  # a labelled data set; None: data.path
+    path: Where | None = None  # a labelled data set; None: data.path
     filter: Filter = Filter()
     label: str | None = None  # None: "action", else "label", else the data set's only label
     neighbours: int = Field(20, ge=1)  # k; by cosine similarity, votes weighted by exp(similarity / 0.07)

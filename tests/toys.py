@@ -126,6 +126,9 @@ class Memory:
         self.consumed, self.arguments, self.poison, self.digest = consumed, arguments, poison, digest
         self.closed = False
 
+    def agree(self, gather: Any, pinned: str | None = None) -> None:
+        """There is nothing to choose."""
+
     def state(self, consumed: int) -> LoaderState:
         return LoaderState(
             epoch=consumed // self.num_clips,

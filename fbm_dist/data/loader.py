@@ -8,12 +8,14 @@ from types import TracebackType
 
 import torch
 
+from data_tools.places import is_local
 from fbm_dist.clip import Clip
-from fbm_dist.data.index import selection
 from fbm_dist.data.index.index import Index
-from fbm_dist.data.opened import OpenedData
+from fbm_dist.data.opened import Gather, OpenedData
+from fbm_dist.data.order.arrangement import Arrangement, Blocks, Mixture, Shuffled
 from fbm_dist.data.order.plan import Order, Pass
 from fbm_dist.data.order.state import LoaderState
+from fbm_dist.data.stream import Stream
 from fbm_dist.schema import Data
 
 __all__ = ["Loader", "LoaderState", "label_names", "read_once"]
@@ -30,7 +32,7 @@ class Loader:
         num_clips: clips that take part, after the filters.
         label_names: class index -> name for every label of the whole snapshot, sorted.
         digest: "data set.filter.clip settings"; equal digests mean the same clips.
-        decoder: what was chosen: dali-mixed (NVDEC), dali-cpu or pyav.
+        shuffle: "global", or "blocks of N shards".
     """
 
     def __init__(
@@ -42,30 +44,48 @@ class Loader:
         micro_batch: int,
         rank: int = 0,
         world_size: int = 1,
+        ranks_here: int = 1,
         device: torch.device | str = "cpu",
         consumed: int = 0,
     ) -> None:
-        """Open the data set; reader processes start with the first batch.
+        """Open the data sets; reader processes start with the first batch.
 
         Args:
             global_batch: clips of one optimizer step over all ranks; a multiple of micro_batch * world_size.
+            ranks_here: processes of this job on this machine, which share its cores.
             consumed: where to go on: global positions that earlier steps used (`LoaderState.consumed`).
         Raises:
             ValueError: no such data set, nothing left after the filters, numbers that do not fit, an impossible decoder.
         """
-        opened = OpenedData(data, torch.device(device))
-        self.num_clips = len(opened.kept)
-        self.label_names = opened.index.label_names
-        self.digest = selection.digest(opened.index, data)
-        self.decoder = opened.decoder
-        self._order = Order(self.num_clips, seed, global_batch, micro_batch, rank, world_size, consumed)
+        opened = OpenedData(data, torch.device(device), batch=micro_batch, ranks=ranks_here, mixed=True)
+        self.num_clips = len(opened)
+        self.label_names = opened.label_names
+        self.digest = opened.digest
+        self.shuffle, arrangement = _arranged(opened, seed)
+        self._order = Order(arrangement, seed, global_batch, micro_batch, rank, world_size, consumed)
         self._opened = opened
-        self._stream = opened.stream(self._order, micro_batch)
+        self._stream: Stream | None = None
+
+    def agree(self, gather: Gather, pinned: str | None = None) -> None:
+        """Let all ranks read with the same decoder (`OpenedData.agree`); each of them has to call it before the first batch.
+
+        Args:
+            gather: gives every rank what each of them gave.
+            pinned: the checkpoint's, so that no pixel changes.
+        Raises:
+            ValueError: on every rank: there is none.
+        """
+        self._opened.agree(gather, pinned)
+
+    @property
+    def decoder(self) -> str:
+        """dali-mixed (NVDEC), dali-cpu or pyav."""
+        return self._opened.decoder
 
     @property
     def undecodable(self) -> int:
         """Clips that this rank had to replace so far."""
-        return self._stream.undecodable
+        return self._stream.undecodable if self._stream else 0
 
     def state(self, consumed: int) -> LoaderState:
         """The state after `consumed` global positions: a whole number of global batches."""
@@ -76,7 +96,8 @@ class Loader:
             dataset_digest=self.digest,
             global_batch=self._order.global_batch,
             decoder=self.decoder,
-            snapshot=self._opened.index.snapshot,
+            shuffle=self.shuffle,
+            snapshot=self._opened.parts[0].index.snapshot,
         )
 
     def __iter__(self) -> Iterator[Clip]:
@@ -86,13 +107,15 @@ class Loader:
             ValueError: more clips than data.max_undecodable cannot be decoded.
             RuntimeError: reading failed for another reason.
         """
+        stream = self._stream = self._stream or self._opened.stream(self._order)
         while True:
-            batch = self._stream.next()
-            yield self._opened.clip(batch, range(len(batch.rows)))
+            batch = stream.next()
+            yield self._opened.clip(batch, range(len(batch.clips)))
 
     def close(self) -> None:
         """End the reader processes. The stream may be iterated again: it starts them anew where it stopped."""
-        self._stream.close()
+        if self._stream:
+            self._stream.close()
 
     def __enter__(self) -> Loader:
         return self
@@ -103,20 +126,31 @@ class Loader:
         self.close()
 
 
+def _arranged(opened: OpenedData, seed: int) -> tuple[str, Arrangement]:
+    """How the clips are shuffled, in words and in fact."""
+    data, parts = opened.data, opened.parts
+    far = not all(is_local(part.index.root) for part in parts)
+    blocks = data.shuffle == "blocks" or (data.shuffle == "auto" and far)
+    streams: list[Arrangement] = [
+        Blocks(part.selected.starts, data.block, seed, number) if blocks else Shuffled(len(part.selected), seed, number)
+        for number, part in enumerate(parts)
+    ]
+    words = f"blocks of {data.block} shards" if blocks else "global"
+    return words, streams[0] if len(streams) == 1 else Mixture(tuple(streams), opened.slots, seed)
+
+
 def read_once(
     data: Data, *, batch: int, rank: int = 0, world_size: int = 1, device: torch.device | str = "cpu"
 ) -> Iterator[Clip]:
-    """One pass in the order of the data set, for evaluation: centre window, no augmentation, last batch smaller.
+    """One pass in the order of the data set `data.path`, for evaluation: no augmentation (`ClipSpec.plain`), last batch smaller.
 
     Clip i goes to rank i % world_size. A clip that cannot be decoded is left out, logged by key and counted.
 
     Raises:
         ValueError: as `Loader`, at the call; more than data.max_undecodable cannot be decoded, while reading.
     """
-    plain = data.clip.model_copy(update={"window": "centre", "reverse": 0.0, "mirror": 0.0})
-    opened = OpenedData(data.model_copy(update={"clip": plain}), torch.device(device))
-    order = Pass(len(opened.kept), batch, rank, world_size)
-    return read_pass(opened, order)
+    opened = OpenedData(data.model_copy(update={"clip": data.clip.plain}), torch.device(device), batch=batch)
+    return read_pass(opened, Pass(len(opened), batch, rank, world_size))
 
 
 def label_names(data: Data) -> dict[str, tuple[str, ...]]:
@@ -125,8 +159,11 @@ def label_names(data: Data) -> dict[str, tuple[str, ...]]:
 
 
 def read_pass(opened: OpenedData, order: Pass) -> Iterator[Clip]:
-    """One pass in `order`: a clip that cannot be decoded is left out, logged by key and counted."""
-    stream = opened.stream(order, order.batch)
+    """One pass in `order`, in the batches that `opened` was opened for.
+
+    A clip that cannot be decoded is left out, logged by key and counted.
+    """
+    stream = opened.stream(order)
     try:
         for _ in range(order.num_batches):
             read = stream.next()
@@ -135,6 +172,7 @@ def read_pass(opened: OpenedData, order: Pass) -> Iterator[Clip]:
             if good:
                 yield opened.clip(read, good)
         if stream.undecodable:
-            log.warning("%s: %d clips could not be decoded and were left out", opened.index.root, stream.undecodable)
+            root = opened.parts[0].index.root
+            log.warning("%s: %d clips could not be decoded and were left out", root, stream.undecodable)
     finally:
         stream.close()

@@ -2,114 +2,223 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from data_tools.places import Place, is_local
 from fbm_dist.clip import Clip
-from fbm_dist.data.decoding import graph
-from fbm_dist.data.decoding.frames import choose
+from fbm_dist.data.decoding.choice import candidates
+from fbm_dist.data.decoding.measure import CLIPS, Remembered, speeds
 from fbm_dist.data.index import selection
-from fbm_dist.data.index.index import CODECS, Index
-from fbm_dist.data.order.plan import Order, Pass
-from fbm_dist.data.source import ClipSource
+from fbm_dist.data.index.index import Index, cache_folder
+from fbm_dist.data.machine import Readers, check_shared_memory, readers_of
+from fbm_dist.data.order.arrangement import slots_of
+from fbm_dist.data.order.plan import VERSION, Order, Pass
+from fbm_dist.data.shards.cache import ShardCache
+from fbm_dist.data.shards.tars import Tars
+from fbm_dist.data.source import Chosen, ClipSource, Part, Parts
 from fbm_dist.data.stream import Batch, Stream
-from fbm_dist.schema import ClipSpec, Data
+from fbm_dist.schema import Data, Filter, Portion
 
 log = logging.getLogger("fbm_dist.data")
 
+Gather = Callable[[Any], list[Any]]  # what every rank gave, on every rank
+
 
 class OpenedData:
-    """A data set with its clips chosen and its decoder decided: what every kind of reading shares."""
+    """Data sets with their clips chosen and their decoder decided: what every kind of reading shares."""
 
-    def __init__(self, data: Data, device: torch.device) -> None:
+    def __init__(
+        self,
+        data: Data,
+        device: torch.device,
+        *,
+        batch: int,
+        ranks: int = 1,
+        mixed: bool = False,
+    ) -> None:
+        """
+        Args:
+            batch: clips of a micro-batch.
+            ranks: processes of this job on this machine.
+            mixed: take `data.mix` in.
+        """
         if device.type == "cuda" and device.index is None:
             device = torch.device("cuda", torch.cuda.current_device())
         self.data = data
         self.device = device
-        self.index = Index.open(data.path, data.snapshot)
-        self._selection = selection.select(self.index, data)
-        self.kept = np.load(self._selection, mmap_mode="r")
+        self._batch, self._ranks = batch, ranks
+        portions: tuple[Data | Portion, ...] = (data, *data.mix) if mixed else (data,)
+        self.slots = slots_of([portion.weight for portion in portions])
+        self.parts = Parts(_part(portion.path, portion.snapshot, portion.filter, data) for portion in portions)
         self.truth = data.clip.truth and self._has_truth()
-        self.decoder = self._decoder()
+        codecs = frozenset(codec for part in self.parts for codec in part.selected.codecs)
+        smallest = min(part.selected.smallest for part in self.parts)
+        self._can = candidates(data.decode, device.type, codecs, smallest)
+        self._kind = (sorted(codecs), smallest)
+        self._decoder: str | None = None
+
+    def __len__(self) -> int:
+        return sum(len(part.selected) for part in self.parts)
+
+    @cached_property
+    def digest(self) -> str:
+        """ "data set.filter.clip settings", each hashed; of several data sets their hashes and shares, hashed again."""
+        portions: tuple[Data | Portion, ...] = (self.data, *self.data.mix)
+        found = [
+            selection.digest(part.index, portion.filter, self.data.clip).split(".")
+            for part, portion in zip(self.parts, portions, strict=False)
+        ]
+        if len(found) == 1:
+            return ".".join(found[0])
+        sets, filters, (clip, *_) = zip(*found, strict=True)
+        return f"{_hash(sets, self.slots)}.{_hash(filters)}.{clip}"
+
+    @cached_property
+    def label_names(self) -> dict[str, tuple[str, ...]]:
+        """Class index -> name for every label of any of the data sets, sorted."""
+        found: dict[str, set[str]] = {}
+        for part in self.parts:
+            for name, classes in part.index.label_names.items():
+                found.setdefault(name, set()).update(classes)
+        return {name: tuple(sorted(found[name])) for name in sorted(found)}
+
+    @property
+    def decoder(self) -> str:
+        """What decodes; where nobody has agreed on it, this process decides alone."""
+        return self._decoder or self.agree(lambda value: [value])
+
+    def agree(self, gather: Gather, pinned: str | None = None) -> str:
+        """Decide on a decoder that every rank can use: what `data.decode` says, what was chosen before, or the fastest that is measured.
+
+        Every rank has to call it. Nothing is decoded where there is one candidate.
+
+        Args:
+            gather: gives every rank what each of them gave.
+            pinned: what the checkpoint's run had; where it is among the candidates, no pixel shall change.
+        Raises:
+            ValueError: on every rank: there is none.
+        """
+        everywhere = gather(self._can)
+        can = tuple(name for name in self._can if all(name in theirs for theirs in everywhere))
+        if pinned in can:
+            can = (pinned,)
+        if not can:
+            raise ValueError(
+                f"data.decode: the ranks have no decoder in common: {' | '.join(map(', '.join, everywhere))}"
+            )
+        self._decoder = can[0] if len(can) == 1 else self._fastest(can, gather)
+        return self._decoder
+
+    def _fastest(self, can: tuple[str, ...], gather: Gather) -> str:
+        gpu = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
+        readers = [(one.workers, one.threads) for one in map(self.readers, can)]
+        spec = self.data.clip
+        shape = (spec.length, spec.size, spec.span, spec.resize, spec.mask, spec.use_truth_as_mask, self.truth)
+        remembered = Remembered(cache_folder(), VERSION, gpu, self._kind, shape, can, readers)
+        known = gather(remembered.get())
+        if known[0] in can and len(set(known)) == 1:
+            return str(known[0])
+        measured = speeds(
+            can,
+            lambda decoder: self.source(Pass(len(self), CLIPS), decoder),
+            self.readers,
+            self.device.index,
+        )
+        everywhere = gather(measured)
+        worst = {decoder: min(theirs[decoder] for theirs in everywhere) for decoder in can}
+        best = max(can, key=lambda decoder: worst[decoder])
+        if not worst[best]:
+            raise ValueError(f"{self.data.path}: {' and '.join(can)} fail to decode the first clips; the log says why")
+        remembered.set(best, measured)
+        told = ", ".join(f"{decoder} {speed:.0f}" for decoder, speed in worst.items())
+        log.info("%s: %s decodes (measured, clips/s: %s)", self.data.path, best, told)
+        return best
+
+    def readers(self, decoder: str) -> Readers:
+        """How many processes, threads and batches ahead."""
+        return readers_of(self.data, decoder, self._batch, self.device.type, self._ranks)
 
     def source(self, order: Order | Pass, decoder: str) -> ClipSource:
         """What reader processes run."""
-        return ClipSource(self.index, self._selection, order, self.data.clip, decoder, self.truth)
+        return ClipSource(self.parts, order, self.data.clip, decoder, self.truth)
 
-    def stream(self, order: Order | Pass, batch: int) -> Stream:
+    def stream(self, order: Order | Pass) -> Stream:
         """The running pipeline behind a loader or a pass."""
+        readers = self.readers(self.decoder)
+        check_shared_memory(self.data.clip, self._batch, readers, self._ranks)
         return Stream(
             self.source(order, self.decoder),
             decoder=self.decoder,
-            batch=batch,
+            batch=self._batch,
             device=self.device,
-            threads=self.data.threads,
-            workers=self.data.workers,
-            prefetch=self.data.prefetch,
+            readers=readers,
             max_undecodable=self.data.max_undecodable,
+            window=self.data.undecodable_window,
+            shards_ahead=2 * self.data.block,
         )
 
-    def clip(self, batch: Batch, slots: range | list[int]) -> Clip:
+    def clip(self, batch: Batch, slots: Sequence[int]) -> Clip:
         """The Clip of those slots of a batch."""
-        rows = [batch.rows[slot] for slot in slots]
-        told = self.index.rows[rows]
-        spec: ClipSpec = self.data.clip
+        chosen = [batch.clips[slot] for slot in slots]
+        spec = self.data.clip
         names = ("mask",) * (spec.mask or spec.use_truth_as_mask) + ("truth",) * self.truth
-        whole = len(rows) == len(batch.rows)
+        whole = len(chosen) == len(batch.clips)
         video, *others = batch.tensors if whole else [tensor[list(slots)] for tensor in batch.tensors]
         masks: dict[str, Tensor] = dict(zip(names, others, strict=True))
-        labels = self.index.labels[rows].astype(np.int64)
+        frames = [[clip.row.start + frame for frame in clip.moment.shown] for clip in chosen]
+        for slot, shown in zip(slots, frames, strict=True):
+            for other in batch.others[slot : slot + 1]:
+                shown += [other.row.start + frame for frame in other.moment.shown]
         return Clip(
             video=video,
             mask=masks.get("mask"),
             truth=masks.get("truth"),
-            frames=self._integers(told["start"][:, None] + np.array([batch.shown[slot] for slot in slots], np.int64)),
-            film=self._integers(told["film"]),
-            key=tuple(self.index.key(row) for row in rows),
-            labels={name: self._integers(labels[:, column]) for column, name in enumerate(self.index.label_names)},
+            frames=self._integers(frames),
+            film=self._integers([clip.row.film for clip in chosen]),
+            key=tuple(clip.key for clip in chosen),
+            labels={name: self._integers(codes) for name, codes in self._labels(chosen).items()},
         )
 
-    def _integers(self, values: np.ndarray) -> Tensor:
+    def _labels(self, chosen: list[Chosen]) -> dict[str, np.ndarray]:
+        """Class index of each clip by the label's name."""
+        found = {name: np.full(len(chosen), -1, np.int64) for name in self.label_names}
+        for part in {id(clip.part): clip.part for clip in chosen}.values():
+            own = [i for i, clip in enumerate(chosen) if clip.part is part]
+            codes = part.index.labels[[part.row_number(chosen[i].entry) for i in own]]
+            for column, (name, classes) in enumerate(part.index.label_names.items()):
+                number = {known: i for i, known in enumerate(self.label_names[name])}
+                table = np.array([*(number[known] for known in classes), -1])  # -1: the clip has no such label
+                found[name][own] = table[codes[:, column]]
+        return found
+
+    def _integers(self, values: Any) -> Tensor:
         return torch.from_numpy(np.array(values, np.int64)).to(self.device, non_blocking=True)
 
     def _has_truth(self) -> bool:
-        lacking = sum(int((self.index.rows["truth_size"][part] == 0).sum()) for part in self._kept_parts())
+        lacking = sum(part.selected.without_truth for part in self.parts)
         if lacking:
             log.warning(
-                "%s: %d of %d clips have no true masks; none are given", self.index.root, lacking, len(self.kept)
+                "%s: %d of %d clips have no true masks; none are given", self.parts[0].index.root, lacking, len(self)
             )
         return not lacking
 
-    def _kept_parts(self) -> Iterator[np.ndarray]:
-        return (self.kept[start : start + selection.CHUNK] for start in range(0, len(self.kept), selection.CHUNK))
 
-    def _decoder(self) -> str:
-        codecs: set[str] = set()
-        smallest = 1 << 30
-        for part in self._kept_parts():
-            rows = self.index.rows[part]
-            codecs |= {CODECS[code] for code in np.unique(rows["codec"])}
-            smallest = min(smallest, int(rows["height"].min()), int(rows["width"].min()))
-        chosen = choose(self.data.decode, self.device.type, codecs, smallest)
-        if chosen == "dali-mixed" and self.data.decode == "auto":
-            return self._nvdec_or_cpu(codecs, smallest)
-        return chosen
+def _part(path: Place, snapshot: str, chosen: Filter, data: Data) -> Part:
+    index = Index.open(path, snapshot)
+    selected = selection.select(index, chosen, data.clip)
+    cache = (
+        None if is_local(index.root) else ShardCache(limit=None if data.cache_gb is None else int(data.cache_gb * 1e9))
+    )
+    return Part(index, selected, Tars(index.root, index.shards, index.tars["bytes"], index.tars["sha256"], cache))
 
-    def _nvdec_or_cpu(self, codecs: set[str], smallest: int) -> str:
-        """A GPU may have no decoder, or a container may hide it: try one clip before a whole run relies on it."""
-        source = self.source(Pass(len(self.kept), 1), "dali-mixed")
-        try:
-            values = source.read(0, 0)
-            sample = tuple(values[name] for name in source.fields)
-            graph.pipeline(source, decoder="dali-mixed", batch=1, device_id=self.device.index, sample=sample).run()
-            return "dali-mixed"
-        except RuntimeError as error:
-            fallback = choose("auto", "cpu", codecs, smallest)
-            log.warning("NVDEC does not decode here, %s does: %s", fallback, " ".join(str(error).split()))
-            return fallback
-        finally:
-            source.close()
+
+def _hash(*words: object) -> str:
+    return hashlib.sha256(repr(words).encode()).hexdigest()[:16]

@@ -5,20 +5,23 @@ from __future__ import annotations
 import gc
 import logging
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from data_tools.places import is_local
 from fbm_dist.data.decoding import graph
 from fbm_dist.data.decoding.frames import UndecodableError
+from fbm_dist.data.machine import Readers
 from fbm_dist.data.order.plan import Place
-from fbm_dist.data.source import ClipSource
+from fbm_dist.data.shards.ahead import Ahead
+from fbm_dist.data.source import Chosen, ClipSource
 
 log = logging.getLogger("fbm_dist.data")
-
-WINDOW = 1000  # clips over which the share of undecodable ones is taken
 
 
 @dataclass(frozen=True)
@@ -26,9 +29,9 @@ class Batch:
     """What came out of the graph: `tensors` are video, then mask and truth where asked for."""
 
     places: list[Place]
-    rows: list[int]
+    clips: list[Chosen]
+    others: list[Chosen]  # clips of other films shown beside them; empty unless `spec.negative`
     attempts: list[int]  # 0: the clip that the plan names; else how many were undecodable before this one
-    shown: list[tuple[int, ...]]  # of each stored clip, the frames in the order in which they come out
     tensors: list[Tensor]
 
 
@@ -42,22 +45,30 @@ class Stream:
         decoder: str,
         batch: int,
         device: torch.device,
-        threads: int,
-        workers: int,
-        prefetch: int,
+        readers: Readers,
         max_undecodable: float,
+        window: int,
+        shards_ahead: int,
     ) -> None:
-        self.undecodable = 0  # places whose clip was replaced
+        """
+        Args:
+            readers: how many processes, threads and batches ahead.
+            max_undecodable: share of clips of `window` that may be undecodable.
+            shards_ahead: of those in object storage, how many are fetched before they are needed.
+        """
+        self.undecodable = 0  # clips that were replaced
         self._source = source
         self._size = batch
         self._device = device
-        self._options: dict[str, Any] = {"decoder": decoder, "device_id": device.index, "threads": threads}
-        self._readers: dict[str, Any] = {"workers": workers, "prefetch": prefetch}
+        self._options: dict[str, Any] = {"decoder": decoder, "device_id": device.index, "threads": readers.threads}
+        self._readers = readers
         self._allowed = max_undecodable
-        self._recent: deque[bool] = deque(maxlen=WINDOW)
+        self._shards_ahead = shards_ahead
+        self._recent: deque[bool] = deque(maxlen=window)
         self._reported: set[int] = set()
         self._number = 0  # of the next batch
         self._pipe: graph.Running | None = None
+        self._ahead: list[Ahead] = []
 
     def next(self) -> Batch:
         """The next batch.
@@ -74,54 +85,75 @@ class Stream:
             except graph.ReaderLostError:
                 self.close()
                 raise
+            except OSError as error:  # object storage does not answer: no clip is at fault, and none is replaced
+                self.close()
+                raise RuntimeError(f"reading shards failed: {_line(error)}") from error
             except RuntimeError as error:
                 self.close()  # DALI: "current pipeline object is no longer valid"
                 self._find_undecodable(error)
-        places = [self._source.order.place(self._number, slot) for slot in range(self._size)]
+        source = self._source
+        places = [source.order.place(self._number, slot) for slot in range(self._size)]
+        for ahead in self._ahead:
+            ahead.at(places[0].position)
         self._number += 1
-        rows, attempts = what.T.tolist()
-        self._count(places, attempts)
-        shown = [self._source.moment(place, attempt).shown for place, attempt in zip(places, attempts, strict=True)]
-        return Batch(places, rows, attempts, shown, tensors)
+        attempts, *beside = what.T.tolist()
+        clips = [source.clip(place, attempt) for place, attempt in zip(places, attempts, strict=True)]
+        others: list[Chosen] = []
+        for found in beside:
+            told = [source.other(*known) for known in zip(places, found, clips, strict=True)]
+            others = [other for other in told if other is not None]
+        self._count(places, clips, attempts, beside[0] if beside else [0] * self._size)
+        return Batch(places, clips, others, attempts, tensors)
 
     def close(self) -> None:
         """End the pipeline and its reader processes."""
         if self._pipe is not None:
             self._pipe = None
             gc.collect()  # DALI ends its reader processes when the pipeline object goes
+        for ahead in self._ahead:
+            ahead.close()
+        self._ahead = []
         self._source.close()
 
     def _start(self) -> graph.Running:
         self._source.first = self._number
-        return graph.pipeline(self._source, batch=self._size, **self._options, **self._readers)
+        self._ahead = [
+            Ahead(part.tars, self._source.needed(part), self._shards_ahead)
+            for part in self._source.parts
+            if not is_local(part.index.root)
+        ]
+        workers, prefetch = self._readers.workers, self._readers.prefetch
+        return graph.pipeline(self._source, batch=self._size, workers=workers, prefetch=prefetch, **self._options)
 
-    def _count(self, places: list[Place], attempts: list[int]) -> None:
-        for place, attempt in zip(places, attempts, strict=True):
+    def _count(self, places: list[Place], clips: list[Chosen], attempts: list[int], beside: list[int]) -> None:
+        for place, clip, attempt, other in zip(places, clips, attempts, beside, strict=True):
             if place.padding:
                 continue
-            self._recent.append(attempt > 0)
-            self.undecodable += attempt > 0
-            for earlier in range(attempt):
-                self._report(place, earlier)
-        if sum(self._recent) > self._allowed * WINDOW:
+            passed_over = [self._source.clip(place, earlier) for earlier in range(attempt)]
+            passed_over += [c for e in range(other) if (c := self._source.other(place, e, clip)) is not None]
+            self._recent.append(bool(passed_over))
+            self.undecodable += bool(passed_over)
+            for chosen in passed_over:
+                self._report(chosen)
+        window = self._recent.maxlen or 0
+        if sum(self._recent) > self._allowed * window:
             raise ValueError(
                 f"{sum(self._recent)} of the last {len(self._recent)} clips could not be decoded, more than "
-                f"data.max_undecodable={self._allowed} allows in {WINDOW}; "
-                f"see: python -m data_tools verify {self._source.index.root}"
+                f"data.max_undecodable={self._allowed} allows in {window} (data.undecodable_window); "
+                f"see: python -m data_tools verify {clips[0].part.index.root}"
             )
 
-    def _report(self, place: Place, attempt: int, reason: str = "") -> None:
+    def _report(self, chosen: Chosen, reason: str = "") -> None:
         """Log a clip once, by its key."""
-        row = self._source.row(place, attempt)
-        if row in self._reported:
+        if chosen.number in self._reported:
             return
-        self._reported.add(row)
+        self._reported.add(chosen.number)
         if not reason:  # found in a reader process: look here what is wrong with it
             try:
-                self._source.load(row, self._source.moment(place, attempt))
+                self._source.load(chosen, self._source.picture(len(chosen.moment.turn)))
             except UndecodableError as error:
                 reason = str(error)
-        log.warning("clip %s cannot be decoded and is replaced: %s", self._source.index.key(row), reason)
+        log.warning("clip %s cannot be decoded and is replaced: %s", chosen.key, reason)
 
     def _find_undecodable(self, error: RuntimeError) -> None:
         """Run each clip that was under way through the same graph alone; remember those that break it.
@@ -130,25 +162,39 @@ class Stream:
             RuntimeError: every one of them passes, so the fault is elsewhere.
         """
         before = len(self._source.bad)
-        ahead = self._readers["prefetch"] + 1  # the failure may stem from a batch that was read ahead
+        ahead = self._readers.prefetch + 1  # the failure may stem from a batch that was read ahead
+        alone = self._source.alone(self._options["decoder"])
         for number in range(self._number, self._number + ahead):
             for slot in range(self._size):
-                self._try(number, slot)
+                place = self._source.order.place(number, slot)
+                good = self._first_that_passes(alone, self._source.clips(place))
+                if self._source.spec.negative:
+                    self._first_that_passes(alone, self._source.others(place, good))
         if len(self._source.bad) == before:
             raise RuntimeError(f"reading batches failed, and no single clip is at fault: {_line(error)}") from error
 
-    def _try(self, number: int, slot: int) -> None:
-        """Mark the clips of a place as bad until one passes."""
-        while True:
-            values = self._source.read(number, slot)
-            sample = tuple(values[name] for name in self._source.fields)
+    def _first_that_passes(self, alone: ClipSource, candidates: Iterator[Chosen | None]) -> Chosen:
+        """Mark the clips of a place as bad until one passes.
+
+        Raises:
+            ValueError: none of them does.
+        """
+        of_other_films = 0
+        for chosen in candidates:
+            if chosen is None:
+                continue
+            of_other_films += 1
+            if chosen.number in self._source.bad:
+                continue
             try:
-                graph.pipeline(self._source, batch=1, sample=sample, **self._options).run()
-                return
-            except RuntimeError as error:
-                place, attempt = self._source.order.place(number, slot), int(values["what"][1])
-                self._source.bad.add(self._source.number(place, attempt))
-                self._report(place, attempt, _line(error))
+                values = alone.load(chosen, alone.picture(len(chosen.moment.turn))) | {"what": np.zeros(1, np.int64)}
+                sample = tuple(values[name] for name in alone.fields)
+                graph.pipeline(alone, batch=1, samples=[sample], **self._options).run()
+                return chosen
+            except (RuntimeError, UndecodableError) as error:
+                self._source.bad.add(chosen.number)
+                self._report(chosen, _line(error))
+        raise self._source.exhausted(of_other_films)
 
 
 def _tensor(output: Any, device: torch.device) -> Tensor:

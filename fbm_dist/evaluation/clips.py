@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -51,9 +52,9 @@ def labelled_clips(datas: Sequence[Data], label: str) -> LabelledClips:
     """
     first = datas[0]
     index = Index.open(first.path, first.snapshot)
-    kept = set.intersection(*({key.decode() for key in index.keys[np.load(select(index, data))]} for data in datas))
+    kept = functools.reduce(np.intersect1d, [np.unique(select(index, data.filter, data.clip).kept) for data in datas])
     columns = read_manifest(first.path, first.snapshot).select(["key", "film", "group", "split", "labels"])
-    rows = [row for row in columns.to_pylist() if row["key"] in kept]
+    rows = columns.take(kept).to_pylist()  # a row of the index is a row of the manifest
     values = [dict(row["labels"] or ()).get(label) for row in rows]
     rows = [row for row, value in zip(rows, values, strict=True) if value is not None]
     classes = index.label_names[label]

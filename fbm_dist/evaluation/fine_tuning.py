@@ -160,7 +160,7 @@ def _name(
         "weights": weights_digest(objective),
         "objective": objective.config.model_dump(mode="json"),
         "settings": settings.model_dump(mode="json"),
-        "data": digest(Index.open(data.path, data.snapshot), data),
+        "data": digest(Index.open(data.path, data.snapshot), data.filter, data.clip),
         "decode": data.decode,
         "test": sorted(clips.key[fold.test].tolist()),
         "seed": seed,

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from pydantic import ValidationError
 
 from fbm_dist.data.index.index import Index, name_id
-from fbm_dist.data.index.selection import digest, select
+from fbm_dist.data.index.selection import Selected, digest, select
 from fbm_dist.evaluation.candidates import Candidate
 from fbm_dist.evaluation.clips import LabelledClips
-from fbm_dist.schema import Data
+from fbm_dist.schema import Data, Filter
 
 
 def seen_in_pretraining(candidate: Candidate, tested: LabelledClips, data: Data) -> str:
@@ -31,27 +30,35 @@ def seen_in_pretraining(candidate: Candidate, tested: LabelledClips, data: Data)
     if pretraining is not None:
         try:
             index = Index.open(pretraining.path, pretraining.snapshot)
-            rows = np.load(select(index, pretraining))
+            selected = select(index, pretraining.filter, pretraining.clip)
         except ValueError:
             pass  # moved, changed or deleted since: the digest is what is left
         else:
-            known_films = set(index.rows["film"][rows].tolist())
-            known_keys = {key.decode() for key in index.keys[rows]}
-            by_key = {
-                film for film, key in zip(tested.film.tolist(), tested.key.tolist(), strict=True) if key in known_keys
-            }
-            count = sum(name_id(film) in known_films or film in by_key for film in films)
+            count = len(_seen(index, selected, tested))
             return f"{count} of {len(films)} tested films were seen in pretraining"
     return _by_digest(str(info.get("data_digest", "")), data)
+
+
+def _seen(index: Index, selected: Selected, tested: LabelledClips) -> set[str]:
+    """Which tested films are among the selected clips, by name, or by the key of one of their clips."""
+    film_of_id = {name_id(film): film for film in tested.film.tolist()}
+    film_of_key = {key.encode(): film for key, film in zip(tested.key.tolist(), tested.film.tolist(), strict=True)}
+    ids, keys = np.array(list(film_of_id), np.int64), np.array(list(film_of_key))
+    seen: set[str] = set()
+    for chunk, taken in selected.chunks(index):
+        found = chunk.of(index.rows)["film"][taken]
+        seen.update(film_of_id[number] for number in np.unique(found[np.isin(found, ids)]).tolist())
+        there = chunk.of(index.keys)[taken]
+        seen.update(film_of_key[key] for key in there[np.isin(there, keys)].tolist())
+    return seen
 
 
 def _pretraining_data(info: dict[str, Any]) -> Data | None:
     """The data section of the pretraining config, where the encoder's record has it."""
     try:
-        data = Data.model_validate_json(json.dumps(info.get("data")))
+        return Data.model_validate_json(json.dumps(info.get("data")))
     except ValidationError:
         return None
-    return data if Path(data.path).is_dir() else None
 
 
 def _by_digest(pretrained_on: str, data: Data) -> str:
@@ -60,8 +67,7 @@ def _by_digest(pretrained_on: str, data: Data) -> str:
         return (
             "unknown whether the tested films were seen in pretraining: the encoder does not say what it was trained on"
         )
-    unfiltered = data.model_copy(update={"filter": type(data.filter)()})
-    here = digest(Index.open(data.path, data.snapshot), unfiltered).split(".")
+    here = digest(Index.open(data.path, data.snapshot), Filter(), data.clip).split(".")
     there = pretrained_on.split(".")
     if there[0] != here[0]:
         return "unknown whether the tested films were seen in pretraining: it used another data set, which is not here"

@@ -117,9 +117,11 @@ class Trainer:
                 micro_batch=run.training.micro_batch,
                 rank=world.rank,
                 world_size=world.size,
+                ranks_here=world.local_size,
                 device=world.device,
                 consumed=self.consumed,
             )
+        self.stream.agree(world.gather, self.keeper.decoder)
         self.total = run.training.steps or math.ceil((run.training.epochs or 0) * self.stream.num_clips / self.batch)
 
     def build(self, begin: Callable[[Objective], None]) -> None:

@@ -1,23 +1,34 @@
-"""Chosen frames of one stored clip, decoded by PyAV (FFmpeg): for codecs that DALI does not decode on a CPU. Imports no torch."""
+"""Chosen frames of stored clips as squares, decoded by PyAV (FFmpeg) in reader processes. Imports no torch."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Collection, Sequence
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
+from typing import Any, NamedTuple, TypeVar
 
 import av
 import numpy as np
 from av.container import InputContainer
 from av.error import FFmpegError
+from av.video.codeccontext import VideoCodecContext
+from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
 from jaxtyping import UInt8
 
 from data_tools.videos import decode_image
+from fbm_dist.data.decoding.mp4 import ForeignLayoutError, SampleTable, sample_table
+from fbm_dist.data.decoding.region import Region
 
-NVDEC_VP9_SIDE = 128  # pixels; NVDEC takes no smaller VP9
+Key = TypeVar("Key")
+Value = TypeVar("Value")
 
-# Chroma is upsampled linearly and rounded exactly, as DALI's CPU decoder does: the same pixels, bit for bit.
-# FFmpeg's own default repeats chroma samples and is off by 3 levels on average, by 40 at coloured edges.
+KEPT = 32  # decoders and tables of conversion that a process keeps: data sets have few sizes
+
+# One step from the decoder's frame to the square. Chroma is upsampled linearly and rounded exactly, as DALI's CPU decoder does (the same
+# pixels, bit for bit, where nothing is resized); FFmpeg's own default repeats chroma samples and darkens by a level.
 CHROMA = (
     Interpolation.BILINEAR | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP | Interpolation.ACCURATE_RND
 )
@@ -27,73 +38,150 @@ class UndecodableError(ValueError):
     """A clip whose bytes do not give the frames that the index promises. Its text is the reason."""
 
 
-def choose(wanted: str, device: str, codecs: Collection[str], smallest: int) -> str:
-    """Which decoder reads clips of these codecs: dali-mixed (NVDEC), dali-cpu or pyav.
+class Stored(NamedTuple):
+    """What the index says of a clip."""
 
-    Args:
-        wanted: data.decode: auto, dali or pyav.
-        device: type of the trainer's device, cpu or cuda.
-        smallest: the shortest side of any clip, in pixels.
-    Raises:
-        ValueError: `wanted` is dali, and DALI does not decode these clips there.
-    """
-    if wanted == "pyav":
-        return "pyav"
-    on_cpu = set(codecs) == {"vp9"}
-    on_gpu = device == "cuda" and "png" not in codecs and ("vp9" not in codecs or smallest >= NVDEC_VP9_SIDE)
-    if on_gpu:
-        return "dali-mixed"
-    if on_cpu:
-        return "dali-cpu"
-    if wanted == "dali":
-        raise ValueError(
-            f"data.decode=dali: DALI's video decoder takes no {'/'.join(sorted(set(codecs) - {'vp9'}))} clips on "
-            f"device {device}; set data.decode=auto, or prepare the data set with codec=vp9"
-        )
-    return "pyav"
+    codec: str  # vp9, h264 or png
+    height: int
+    width: int
+    fps: tuple[int, int]  # numerator and denominator; frames stand exactly 1/fps apart
 
 
-def frames_of(
-    data: bytes, frames: Sequence[int], size: tuple[int, int], fps: tuple[int, int], codec: str
-) -> UInt8[np.ndarray, "t h w 3"]:
-    """RGB frames of a stored clip.
+class FrameReader:
+    """Decodes one clip after another, and keeps decoders and tables of conversion from one to the next."""
 
-    Args:
-        data: mp4 bytes, or PNG bytes where `codec` is png.
-        frames: indices within the clip, ascending.
-        size: (height, width) that the index states.
-        fps: of the clip, numerator and denominator; its frames stand exactly 1/fps apart.
-        codec: vp9, h264 or png.
-    Raises:
-        UndecodableError: damaged bytes, too few frames, another size.
-    """
-    try:
-        images = [decode_image(data)] if codec == "png" else _from_video(data, frames, fps)
-    except (
-        FFmpegError,
-        OSError,
-        ValueError,
-        IndexError,
-        SyntaxError,
-    ) as error:  # Pillow raises SyntaxError on bad PNGs
-        raise UndecodableError(f"{type(error).__name__}: {' '.join(str(error).split())}") from None
-    if len(images) < len(frames):
-        raise UndecodableError(f"{len(images)} of the frames {frames[0]} to {frames[-1]} could be decoded")
-    if images[0].shape != (*size, 3):
-        raise UndecodableError(f"the frames are {images[0].shape[:2]}, the index says {size}")
-    return np.stack(images)
+    def __init__(self) -> None:
+        self._decoders: OrderedDict[tuple[str, int, int, bytes], VideoCodecContext] = OrderedDict()
+        self._converters: OrderedDict[tuple[int, int], VideoReformatter] = OrderedDict()
+
+    def read(
+        self,
+        data: bytes,
+        frames: Sequence[int],
+        stored: Stored,
+        into: Sequence[UInt8[np.ndarray, "side side 3"]],
+        region: Region | None = None,
+    ) -> None:
+        """Fill `into` with RGB frames, resized to its side.
+
+        Args:
+            data: mp4 bytes, or PNG bytes where the codec is png.
+            frames: indices within the clip, ascending, no two alike.
+            region: what fills the square; None: the whole frame.
+        Raises:
+            UndecodableError: damaged bytes, too few frames, another size.
+        """
+        found = 0
+        try:
+            for frame in self._frames(data, frames, stored):
+                if (frame.height, frame.width) != (stored.height, stored.width):
+                    size = (stored.height, stored.width)
+                    raise UndecodableError(f"the frames are {(frame.height, frame.width)}, the index says {size}")
+                self._convert(frame, region, into[found])
+                found += 1
+        except (FFmpegError, OSError, IndexError, SyntaxError) as error:  # Pillow raises SyntaxError on bad PNGs
+            self._decoders.clear()
+            raise UndecodableError(f"{type(error).__name__}: {' '.join(str(error).split())}") from None
+        if found < len(frames):
+            raise UndecodableError(f"{found} of the frames {frames[0]} to {frames[-1]} could be decoded")
+
+    def _frames(self, data: bytes, frames: Sequence[int], stored: Stored) -> Iterator[VideoFrame]:
+        """The wanted frames, in order; fewer where the clip ends before."""
+        if stored.codec == "png":
+            yield VideoFrame.from_ndarray(np.ascontiguousarray(decode_image(data)), "rgb24")
+            return
+        try:
+            table = sample_table(data)
+        except ForeignLayoutError:
+            yield from _by_demuxer(data, frames, stored.fps)
+            return
+        for key, group in groupby(frames, lambda frame: table.keys[bisect_right(table.keys, frame) - 1]):
+            yield from self._group(data, table, key, list(group), stored)
+
+    def _group(
+        self, data: bytes, table: SampleTable, key: int, frames: list[int], stored: Stored
+    ) -> Iterator[VideoFrame]:
+        """Frames that hang on one key frame: decoded from there up to the last of them."""
+        decoder = self._decoder(stored, table.setup)
+        wanted = set(frames)
+        for number in range(key, min(frames[-1] + 1, len(table.size))):
+            start = table.offset[number]
+            packet = av.Packet(data[start : start + table.size[number]])
+            packet.pts = number
+            for frame in decoder.decode(packet):
+                if frame.pts in wanted:
+                    wanted.discard(frame.pts)
+                    yield frame
+        if wanted:  # some decoders give a frame when they have the next
+            for frame in decoder.decode(None):
+                if frame.pts in wanted:
+                    yield frame
+
+    def _decoder(self, stored: Stored, setup: bytes) -> VideoCodecContext:
+        kind = (stored.codec, stored.height, stored.width, setup)
+
+        def make() -> VideoCodecContext:
+            decoder = av.CodecContext.create(stored.codec, "r")
+            assert isinstance(decoder, VideoCodecContext)
+            decoder.thread_type = "NONE"  # reader processes work side by side; two threads in one clip only cost
+            decoder.thread_count = 1
+            if setup:
+                decoder.extradata = setup
+            return decoder
+
+        new = kind not in self._decoders
+        decoder = _kept(self._decoders, kind, make)
+        if not new:
+            decoder.flush_buffers()
+        return decoder
+
+    def _convert(self, frame: VideoFrame, region: Region | None, into: np.ndarray) -> None:
+        side = len(into)
+        if region is not None:
+            frame = _cut(frame, region)
+        convert = _kept(self._converters, (frame.height, frame.width), VideoReformatter)
+        square = convert.reformat(frame, side, side, format="rgb24", interpolation=CHROMA, threads=1)
+        plane = square.planes[0]
+        rows = np.frombuffer(memoryview(plane), np.uint8).reshape(side, plane.line_size)
+        into.reshape(side, side * 3)[:] = rows[:, : side * 3]  # by rows: a view of one picture
 
 
-def _from_video(data: bytes, frames: Sequence[int], fps: tuple[int, int]) -> list[np.ndarray]:
-    """Decode from the key frame at or before the first wanted frame up to the last; convert the wanted ones alone."""
+def _kept(kept: OrderedDict[Key, Value], key: Key, make: Callable[[], Value]) -> Value:
+    """The value of that key; the last ones asked for are kept."""
+    if key not in kept:
+        if len(kept) >= KEPT:
+            kept.popitem(last=False)
+        kept[key] = make()
+    kept.move_to_end(key)
+    return kept[key]
+
+
+def _cut(frame: VideoFrame, region: Region) -> VideoFrame:
+    """A part of a frame as a frame of its own."""
+    y0, x0, y1, x1 = region
+    if frame.format.name == "rgb24":
+        picture: Any = frame.to_ndarray()
+        return VideoFrame.from_ndarray(np.ascontiguousarray(picture[y0:y1, x0:x1]), "rgb24")
+    if frame.format.name != "yuv420p":
+        raise UndecodableError(f"its pixels are {frame.format.name}; clips are stored as yuv420p")
+    part = VideoFrame(x1 - x0, y1 - y0, "yuv420p")
+    part.colorspace, part.color_range = frame.colorspace, frame.color_range
+    for number, (whole, cut) in enumerate(zip(frame.planes, part.planes, strict=True)):
+        half = min(number, 1)  # colours have half the width and height
+        theirs = np.frombuffer(memoryview(whole), np.uint8).reshape(-1, whole.line_size)
+        ours = np.frombuffer(memoryview(cut), np.uint8).reshape(-1, cut.line_size)
+        ours[: cut.height, : cut.width] = theirs[y0 >> half : y1 >> half, x0 >> half : x1 >> half]
+    return part
+
+
+def _by_demuxer(data: bytes, frames: Sequence[int], fps: tuple[int, int]) -> Iterator[VideoFrame]:
+    """For clips that other tools wrote: from the key frame at or before the first wanted frame up to the last."""
     wanted = set(frames)
-    images = []
-    convert = VideoReformatter()  # keeps its tables from frame to frame
     with av.open(io.BytesIO(data), metadata_errors="ignore") as container:
         stream = container.streams.video[0]
         assert isinstance(container, InputContainer)
         assert stream.time_base is not None
-        stream.thread_type = "NONE"  # reader processes work side by side; two threads in one clip only cost
+        stream.thread_type = "NONE"
         origin = stream.start_time or 0
         step = fps[1] / fps[0] / stream.time_base  # ticks from frame to frame
         if frames[0]:
@@ -101,7 +189,6 @@ def _from_video(data: bytes, frames: Sequence[int], fps: tuple[int, int]) -> lis
         for frame in container.decode(stream):
             number = round((frame.pts - origin) / step) if frame.pts is not None else -1
             if number in wanted:
-                images.append(convert.reformat(frame, format="rgb24", interpolation=CHROMA, threads=1).to_ndarray())
+                yield frame
             if number >= frames[-1]:
                 break
-    return images

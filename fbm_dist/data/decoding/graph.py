@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
 from multiprocessing.process import BaseProcess
@@ -18,7 +18,7 @@ import numpy as np
 from nvidia.dali import fn, types
 from nvidia.dali.pipeline import Pipeline
 
-from fbm_dist.data.source import FIELDS, STOPS, ClipSource
+from fbm_dist.data.source import FIELDS, OTHER, STOPS, ClipSource
 from fbm_dist.schema import ClipSpec
 
 TYPES = {
@@ -92,15 +92,15 @@ def pipeline(
     threads: int = 1,
     workers: int = 1,
     prefetch: int = 1,
-    sample: tuple[np.ndarray, ...] | None = None,
+    samples: Sequence[tuple[np.ndarray, ...]] | None = None,
 ) -> Running:
-    """A running pipeline. Its outputs: `what`, video (t, h, w, 3 as c, t, h, w in [-1, 1]), then mask and truth where asked for.
+    """A running pipeline. Its outputs: `what`, video (c, t, h, w in [-1, 1]), then mask and truth (1, t, h, w in [0, 1]) where asked for.
 
     Args:
         device_id: the GPU; None builds the same graph on the CPU.
         workers: reader processes.
         prefetch: batches that are ready ahead of the one in use.
-        sample: `source.fields` of one clip, read in this process in place of the source: to try that clip alone.
+        samples: `source.fields` of a whole batch, read in this process in place of the source: to try or to time these clips alone.
     """
     pipe = Pipeline(
         batch_size=batch,
@@ -110,9 +110,9 @@ def pipeline(
         py_num_workers=workers,
         py_start_method="spawn",
     )
-    reading: dict[str, Any] = {"source": lambda: sample, "parallel": False}
-    if sample is None:
-        reading = {"source": source, "parallel": True, "prefetch_queue_depth": prefetch}
+    reading: dict[str, Any] = {"source": source, "parallel": True, "prefetch_queue_depth": prefetch}
+    if samples is not None:
+        reading = {"source": lambda info: samples[info.idx_in_batch], "parallel": False}
     with pipe:
         given = fn.external_source(
             batch=False,
@@ -131,41 +131,62 @@ def pipeline(
 
 def _graph(clip: dict[str, Any], spec: ClipSpec, decoder: str, gpu: bool) -> Iterator[Any]:
     """Video, mask, truth: decoded, put in order, cut to the square, mirrored, normalised; in lock-step."""
-    video = fn.reshape(clip["picture"], layout="FHWC") if decoder == "pyav" else _decode(clip, decoder)
-    if gpu and decoder != "dali-mixed":
-        video = video.gpu()
-    if "turn" in clip:
-        video = fn.sequence_rearrange(video, new_order=clip["turn"])
-    video = _mirror(_square(video, clip, spec, types.DALIInterpType.INTERP_LINEAR), clip)
-    yield fn.transpose(video, perm=[3, 0, 1, 2], output_layout="CFHW") * (1 / 127.5) - 1.0
+    if "picture" in clip:  # cut to the square already
+        video = fn.reshape(clip["picture"], layout="FHWC")
+        video = video.gpu() if gpu else video
+    else:
+        linear = types.DALIInterpType.INTERP_LINEAR
+        video = _joined([_square(_decode(clip, decoder, gpu, of), clip, spec, linear, of) for of in _films(spec)])
+    yield _normalized(video, clip, [127.5] * 3, [127.5] * 3)
     for name, interpolation in (
         ("mask", types.DALIInterpType.INTERP_LINEAR),  # soft scores
         ("truth", types.DALIInterpType.INTERP_NN),  # hard edges stay hard
     ):
         if name in clip:
-            strip = fn.decoders.image(clip[name], device="cpu", output_type=types.DALIImageType.GRAY)
-            frames = fn.reshape(strip, shape=clip["strip"], layout="FHWC")
-            frames = fn.sequence_rearrange(frames, new_order=clip["shown"])
-            frames = _square(frames.gpu() if gpu else frames, clip, spec, interpolation)
-            yield fn.transpose(_mirror(frames, clip), perm=[3, 0, 1, 2], output_layout="CFHW") * (1 / 255)
+            parts = [_square(_strip(clip, name, gpu, of), clip, spec, interpolation, of) for of in _films(spec)]
+            yield _normalized(_joined(parts), clip, [0.0], [255.0])
 
 
-def _decode(clip: dict[str, Any], decoder: str) -> Any:
+def _films(spec: ClipSpec) -> tuple[str, ...]:
+    """Endings of the fields: the clip's own, and those of the frame of another film."""
+    return ("", OTHER) if spec.negative else ("",)
+
+
+def _joined(parts: list[Any]) -> Any:
+    return fn.cat(*parts, axis=0) if len(parts) > 1 else parts[0]
+
+
+def _decode(clip: dict[str, Any], decoder: str, gpu: bool, of: str) -> Any:
     device = "mixed" if decoder == "dali-mixed" else "cpu"
     # pad_mode none: a clip that holds fewer frames than the index says is an error, not black frames
-    return fn.decoders.video(clip["encoded"], device=device, frames=clip["frames"], pad_mode="none")
+    video = fn.decoders.video(clip["encoded" + of], device=device, frames=clip["frames" + of], pad_mode="none")
+    if gpu and device == "cpu":
+        video = video.gpu()
+    return fn.sequence_rearrange(video, new_order=clip["turn"]) if "turn" in clip and not of else video
 
 
-def _square(frames: Any, clip: dict[str, Any], spec: ClipSpec, interpolation: Any) -> Any:
+def _strip(clip: dict[str, Any], name: str, gpu: bool, of: str) -> Any:
+    """The shown frames of masks that are stored one above the other."""
+    strip = fn.decoders.image(clip[name + of], device="cpu", output_type=types.DALIImageType.GRAY)
+    frames = fn.reshape(strip, shape=clip["strip" + of], layout="FHWC")
+    frames = fn.sequence_rearrange(frames, new_order=clip["shown" + of])
+    return frames.gpu() if gpu else frames
+
+
+def _square(frames: Any, clip: dict[str, Any], spec: ClipSpec, interpolation: Any, of: str) -> Any:
     """The region as a square of `spec.size`. Given in shares, so frames and masks of any two sizes stay aligned."""
     region = {}
     if "corner" in clip:
-        region = {"roi_start": clip["corner"], "roi_end": clip["opposite"], "roi_relative": True}
+        region = {"roi_start": clip["corner" + of], "roi_end": clip["opposite" + of], "roi_relative": True}
     return fn.resize(frames, size=[spec.size, spec.size], interp_type=interpolation, **region)
 
 
-def _mirror(frames: Any, clip: dict[str, Any]) -> Any:
-    return fn.flip(frames, horizontal=clip["mirror"]) if "mirror" in clip else frames
+def _normalized(frames: Any, clip: dict[str, Any], mean: list[float], scale: list[float]) -> Any:
+    """Mirrored, (value - mean) / scale, and the channels first; in one pass."""
+    mirror = clip.get("mirror", 0)
+    return fn.crop_mirror_normalize(
+        frames, mirror=mirror, mean=mean, std=scale, dtype=types.DALIDataType.FLOAT, output_layout="CFHW"
+    )
 
 
 @contextmanager

@@ -2,44 +2,55 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from jaxtyping import Int, Int8
+from jaxtyping import Int
 
 from data_tools.prune import Pruning, clip_verdict, frame_verdicts
 from data_tools.sample import MaskStatistics
+from fbm_dist.data.index.arrays import ArrayFile
+from fbm_dist.data.index.columns import one
 from fbm_dist.data.index.index import Index
 from fbm_dist.data.index.manifest import shard_tables
+
+VERDICT = "verdict.npy"
+KNOWN = 100_000  # kinds of clips that are remembered
 
 DECIMALS = 6  # statistics are rounded to them; the manifest's float32 is not, and 0.1 would be above 0.1
 
 
-def verdicts(index: Index, rules: Pruning) -> tuple[Int8[np.ndarray, " n"], tuple[str, ...]]:
+def write_verdicts(index: Index, rules: Pruning, folder: Path) -> dict[str, Any]:
     """Why these rules would leave out each clip of a snapshot: the first reason of its verdict.
 
+    Writes verdict.npy, int8: a number per clip, -1 where it is kept, as it is without a mask.
+
     Returns:
-        An index into the names per clip, -1 where it is kept, as it is without a mask; and the names, sorted.
+        `names`: of the numbers.
     Raises:
         ValueError: a manifest cannot be read, or no clip has statistics.
     """
     judge = _Judge(rules)
-    reasons = np.full(len(index.rows), -1, np.int8)
     judged = 0
-    for path, start, table in shard_tables(index, ["statistics"]):
-        has = np.flatnonzero(table["statistics"].is_valid().to_numpy())
-        try:
-            reasons[start + has] = judge(pa.concat_arrays(table["statistics"].chunks).drop_null())
-        except (ValueError, pa.ArrowException) as error:
-            raise ValueError(f"{path}: no statistics of masks: {error}") from None
-        judged += len(has)
+    with ArrayFile(folder / VERDICT, np.int8) as file:
+        for path, statistics in shard_tables(index, ("statistics",), lambda table: one(table["statistics"])):
+            found = np.full(len(statistics), -1, np.int8)
+            has = np.flatnonzero(statistics.is_valid().to_numpy(zero_copy_only=False))
+            try:
+                found[has] = judge(statistics.drop_null())
+            except (ValueError, pa.ArrowException) as error:
+                raise ValueError(f"{path}: no statistics of masks: {error}") from None
+            file.append(found)
+            judged += len(has)
     if not judged:
         raise ValueError(
             f"{index.root}: no clip has statistics of a mask, which data.filter.rules judges; prepare the data set with masks, or leave "
             "data.filter.rules out"
         )
-    names = sorted(judge.names)
-    return np.array([*(names.index(name) for name in judge.names), -1], np.int8)[reasons], tuple(names)
+    return {"names": judge.names}
 
 
 class _Judge:
@@ -73,14 +84,17 @@ class _Judge:
         clip = np.repeat(np.arange(len(lengths)), lengths)
         counts = np.bincount(clip * self._kinds + kind, minlength=len(lengths) * self._kinds).reshape(-1, self._kinds)
         alike = np.column_stack([counts, self._level(flatness), self._level(consistency)]).astype(np.int32)
+        kinds, example, kind_of = np.unique(alike, axis=0, return_index=True, return_inverse=True)
         start = np.cumsum(lengths) - lengths
-        found = []
-        for i, key in enumerate(row.tobytes() for row in alike):
+        found = np.empty(len(kinds), np.int64)
+        for number, (key, i) in enumerate(zip((row.tobytes() for row in kinds), example.tolist(), strict=True)):
             if key not in self._known:
+                if len(self._known) >= KNOWN:
+                    self._known.clear()
                 frames = slice(start[i], start[i] + lengths[i])
                 self._known[key] = self._ask(foreground[frames], border[frames], flatness[i], consistency[i])
-            found.append(self._known[key])
-        return np.array(found, np.int64)
+            found[number] = self._known[key]
+        return found[kind_of.reshape(-1)]
 
     def _level(self, shares: np.ndarray) -> np.ndarray:
         """Where among the rules' numbers: even between two of them, odd on one."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from fbm_dist.data.order.plan import Pass, Permutation, Place
+from fbm_dist.data.order.permutation import Permutation
+from fbm_dist.data.order.plan import Pass, Place
 
 KEY = 0x5EED  # of the one shuffle: it must be the same in every run
 
@@ -33,6 +35,10 @@ class Spread(Pass):
     @property
     def _total(self) -> int:
         return -(-self.size // self.batch)
+
+    def positions(self) -> Iterator[int]:
+        """Of the whole sample, all ranks'."""
+        return iter(range(self.size))
 
     def clip(self, position: int) -> int:
         """Which of the kept clips stands at a position of the shuffle."""

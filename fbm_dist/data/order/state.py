@@ -15,6 +15,7 @@ class LoaderState(Config):
         dataset_digest: "data set.filter.clip settings", three hashes.
         global_batch: clips of one optimizer step over all ranks.
         decoder: dali-mixed, dali-cpu or pyav.
+        shuffle: "global", or "blocks of N shards".
         snapshot: of the data set; what data.snapshot has to say to get the same clips again.
     """
 
@@ -24,6 +25,7 @@ class LoaderState(Config):
     dataset_digest: str
     global_batch: int
     decoder: str
+    shuffle: str = "global"
     snapshot: str = ""
 
     def check(self, expected: LoaderState) -> None:
@@ -45,7 +47,8 @@ class LoaderState(Config):
         for name, ours, theirs in (
             ("run.seed", self.seed, expected.seed),
             ("training.global_batch", self.global_batch, expected.global_batch),
-            ("the decoder", self.decoder, expected.decoder),
+            ("data.decode", self.decoder, expected.decoder),
+            ("data.shuffle", self.shuffle, expected.shuffle),
         ):
             if ours != theirs:
                 found.append(f"{name} was {ours}, now {theirs}")

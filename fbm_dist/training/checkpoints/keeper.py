@@ -50,6 +50,11 @@ class Keeper:
             with world.agreed():
                 refuse_changes(found[1], run, self.players)
 
+    @property
+    def decoder(self) -> str | None:
+        """What decoded the clips so far; None for a run that begins."""
+        return self.found[1]["loader"]["decoder"] if self.found else None
+
     def check_data(self, stream: Stream, consumed: int) -> None:
         """The stream must give what the checkpoint's run would have read next.
 

@@ -19,6 +19,7 @@ import torch
 from rich.filesize import decimal
 
 from fbm_dist.data.index.index import Index
+from fbm_dist.data.machine import handed_over, readers_of
 from fbm_dist.objectives.objective import Objective
 from fbm_dist.schema import Run
 from fbm_dist.training.engines.turn import player_module
@@ -50,7 +51,7 @@ def versions(site: Site) -> list[Row]:
     advice = "use one environment and one checkout for all nodes: a shared folder, or the same container"
     if found:
         return [Row("versions", "error", f"versions differ: {found}", advice)]
-    if mixed:
+    if mixed and site.run.data.decode != "auto":  # which lets them agree before the first step
         slowest = "all ranks wait for the slowest; use nodes of one kind"
         return [Row("versions", "warning", f"versions equal, but {mixed}", slowest)]
     return [Row("versions", "ok", "versions equal")]
@@ -120,7 +121,7 @@ def data(site: Site) -> list[Row]:
     figure = f"data ok ({told[0]['num_clips']:,} clips, the first after {seconds:.1f} s)"
     numbers = {"num_clips": float(told[0]["num_clips"]), "seconds_to_first_clip": seconds}
     mixed = site.disagreement([{"the decoder": one["decoder"]} for one in told])
-    if mixed:
+    if mixed and site.run.data.decode != "auto":  # which lets them agree before the first step
         advice = "all ranks wait for the slowest; see data.decode"
         return [Row("data", "warning", f"{figure}, but {mixed}", advice, numbers)]
     return [Row("data", "ok", figure, "", numbers)]
@@ -228,12 +229,14 @@ def _device(device: torch.device) -> tuple[str, float]:
 def _first_clip(site: Site) -> dict[str, Any]:
     run, world, began = site.run, site.world, time.perf_counter()
     stream = site.open_stream(
-        run.data.model_copy(update={"workers": 1, "prefetch": 1}),
+        run.data.model_copy(update={"prefetch": 1}),
         seed=run.run.seed,
-        global_batch=world.size,
-        micro_batch=1,
+        global_batch=world.size
+        * run.training.micro_batch,  # as large as the run's: what is measured here serves it too
+        micro_batch=run.training.micro_batch,
         rank=world.rank,
         world_size=world.size,
+        ranks_here=world.local_size,
         device=world.device,
         consumed=0,
     )
@@ -254,9 +257,10 @@ def _readers_bytes(site: Site) -> int:
         rows = Index.open(data.path, data.snapshot).rows[:SAMPLED]
     except ValueError:  # told by `data`
         return 0
-    pictures = rows["height"].astype(int) * rows["width"] * 3 * data.clip.frames  # where PyAV decodes, in the readers
-    sample = int((pictures if data.decode != "dali" else rows["video_size"]).max() + rows["mask_size"].max())
-    return site.world.local_size * (data.prefetch + data.workers) * training.micro_batch * sample
+    ranks = site.world.local_size
+    readers = readers_of(data, "pyav", training.micro_batch, site.world.device.type, ranks)  # it needs the most
+    masks = int(rows["mask_size"].max()) * training.micro_batch * (readers.prefetch + 1)
+    return ranks * (handed_over(data.clip, training.micro_batch, readers.prefetch) + masks)
 
 
 def _free(folder: Path) -> int:

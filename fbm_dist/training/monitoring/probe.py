@@ -78,7 +78,7 @@ def labelled_sample(run: Run, probe: Probe) -> Sample:
         if probe.filter.labelled is None:
             data = data.model_copy(update={"filter": probe.filter.model_copy(update={"labelled": label})})
         index = Index.open(data.path, data.snapshot)
-        kept = np.load(select(index, data), mmap_mode="r")
+        kept = select(index, data.filter, data.clip).kept
         order = Spread(len(kept), 1, limit=probe.max_clips)
         rows = kept[[order.clip(position) for position in range(order.size)]]
         target = index.labels[rows, list(index.label_names).index(label)].astype(np.int64)

@@ -19,7 +19,7 @@ def idle() -> None:
 def read_spread(data: Data, limit: int | None, batch: int, world: World) -> Iterator[Clip]:
     """This rank's share of one pass over the first `limit` clips (None: all) of the data set in its fixed shuffle.
 
-    Which clips come together does not depend on the number of ranks (`fbm_dist.data.order.spread`). Centre window, no augmentation;
+    Which clips come together does not depend on the number of ranks (`fbm_dist.data.order.spread`). No augmentation (`ClipSpec.plain`);
     a clip that cannot be decoded is left out, logged by key and counted.
 
     Raises:
@@ -29,9 +29,9 @@ def read_spread(data: Data, limit: int | None, batch: int, world: World) -> Iter
     from fbm_dist.data.opened import OpenedData
     from fbm_dist.data.order.spread import Spread
 
-    plain = data.clip.model_copy(update={"window": "centre", "reverse": 0.0, "mirror": 0.0})
-    opened = OpenedData(data.model_copy(update={"clip": plain}), world.device)
-    yield from read_pass(opened, Spread(len(opened.kept), batch, world.rank, world.size, limit))
+    plain = data.model_copy(update={"clip": data.clip.plain})
+    opened = OpenedData(plain, world.device, batch=batch, ranks=world.local_size)
+    yield from read_pass(opened, Spread(len(opened), batch, world.rank, world.size, limit))
 
 
 @contextmanager

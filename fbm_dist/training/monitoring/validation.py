@@ -72,11 +72,12 @@ def check_validation(run: Run, players: Sequence[str] = ("model",)) -> None:
     training = training_filter(run.data, validation)
     index = Index.open(run.data.path, run.data.snapshot)
     try:
-        kept = np.load(select(index, training), mmap_mode="r")
+        kept = select(index, training.filter, training.clip).kept
     except ValueError as error:
         raise ValueError(f"validation: {error}") from None
     try:
-        held = np.load(select(index, validation_data(run.data, validation)), mmap_mode="r")
+        looked_at = validation_data(run.data, validation)
+        held = select(index, looked_at.filter, looked_at.clip).kept
     except ValueError as error:
         raise ValueError(f"validation: {error}".replace("data.filter", "validation.filter")) from None
     shared = _shared(kept, held)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable
-from itertools import islice
+from dataclasses import replace
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import psutil
 import pytest
@@ -16,10 +19,11 @@ import torch
 from data_tools.dataset import read_manifest
 from data_tools.sample import Sample
 from data_tools.shards import read_sample, shard_file
+from data_tools.videos import decode_clip
 from fbm_dist.clip import Clip
 from fbm_dist.data.index.index import name_id
 from fbm_dist.data.loader import Loader, label_names, read_once
-from fbm_dist.schema import Data, Filter
+from fbm_dist.schema import Data, Filter, Portion
 from tests.datasets import write_dataset
 
 Make = Callable[..., Data]
@@ -154,11 +158,156 @@ def test_crop_keeps_the_middle_and_the_shape_of_things(tmp_path: Path, data_of: 
             assert np.abs((clip.video[row].mean(0).numpy() + 1) / 2 - middle).mean() < 0.02
 
 
-def test_both_decoders_give_the_same_clips(vp9: Path, data_of: Make) -> None:
-    settings = {"reverse": 0.5, "mirror": 0.5, "truth": True}
-    by_dali = take(data_of(vp9, decode="dali", **settings), 6)
-    by_pyav = take(data_of(vp9, decode="pyav", **settings), 6)
-    assert all(equal(one, other) for one, other in zip(by_dali, by_pyav, strict=True))
+SPECS: dict[str, dict[str, Any]] = {
+    "window": {"reverse": 0.5, "mirror": 0.5, "truth": True},
+    "random frames": {"frames": 4, "within": 15, "mirror": 0.5},
+    "quadruplet": {"frames": 3, "offsets": (0, 1, 12), "negative": True, "mirror": 0.5, "reverse": 0.5, "truth": True},
+    "random crop": {"resize": "crop", "crop_share": 0.7, "crop_at": "random", "mirror": 0.5},
+    "around the mask": {"resize": "box", "frames": 1, "mirror": 0.5, "truth": True},
+    "quadruplet around the mask": {"resize": "box", "frames": 2, "offsets": (0, 9), "negative": True},
+}
+
+
+@pytest.mark.parametrize("kind", SPECS)
+def test_decoders_give_the_same_clips(vp9: Path, data_of: Make, kind: str) -> None:
+    by_dali, by_pyav = (take(data_of(vp9, decode=name, **SPECS[kind]), 6) for name in ("dali", "pyav"))
+    for one, other in zip(by_dali, by_pyav, strict=True):
+        frames = SPECS[kind].get("frames", 6) + SPECS[kind].get("negative", False)
+        assert one.video.shape == other.video.shape == (2, 3, frames, 32, 32)
+        assert equal(replace(one, video=other.video), other)  # masks and all that is known: bit for bit
+        errors = (one.video - other.video).abs() * 127.5
+        assert errors.mean() < 2.0  # the tolerance of test_frames.py
+        assert errors.flatten().quantile(0.99) <= 12
+        assert errors.mean() < 0.3 * (one.video - other.video.roll(1, 0)).abs().mean() * 127.5  # it can fail
+
+
+@pytest.mark.parametrize("decode", ["dali", "pyav"])
+def test_the_last_frame_is_of_another_film(vp9: Path, data_of: Make, decode: str) -> None:
+    samples = stored(vp9)
+    films = {name_id(sample.metadata.film): sample.metadata.film for sample in samples.values()}
+    spec = {"frames": 2, "offsets": (0, 3), "negative": True, "size": 64}
+    whole = {
+        (sample.metadata.film, sample.metadata.span[0] + t): picture
+        for sample in samples.values()
+        for t, picture in enumerate(_small(sample))
+    }
+    others = set()
+    for clip in take(data_of(vp9, decode=decode, **spec), 12):
+        assert clip.mask is not None
+        for row in range(2):
+            told = films[int(clip.film[row])]
+            assert clip.frames[row, 1] - clip.frames[row, 0] == 3
+            found = (clip.video[row].permute(1, 2, 3, 0).numpy() + 1) * 127.5
+            for t in range(2):
+                assert np.abs(whole[told, int(clip.frames[row, t])] - found[t]).mean() < 8
+            nearest = min(whole, key=lambda name: np.abs(whole[name] - found[2]).mean())
+            assert nearest[0] != told
+            assert abs(nearest[1] - int(clip.frames[row, 2])) <= 1  # neighbours are nearly alike
+            others.add(nearest)
+    assert len(others) > 10
+
+
+def _small(sample: Sample) -> np.ndarray:
+    frames = decode_clip(sample.video)
+    return np.stack([cv2.resize(frame, (64, 64)) for frame in frames]).astype(np.float32)
+
+
+def test_a_data_set_of_one_film_has_no_other(tmp_path: Path, data_of: Make) -> None:
+    root = write_dataset(tmp_path / "data", clips=3, clips_per_film=3)
+    with pytest.raises(ValueError, match=r"100 clips were of the same film: data\.clip\.negative needs others"):
+        take(data_of(root, frames=2, negative=True), 1)
+
+
+def test_the_square_stands_around_the_mask(vp9: Path, data_of: Make) -> None:
+    fixed = {"resize": "box", "box_share": 0.5, "box_scale": 0.0, "box_shift": 0.0, "frames": 1, "size": 64}
+    jittered = fixed | {"box_scale": 0.25, "box_shift": 0.2}
+    spread = []
+    for settings in (fixed, jittered):
+        places = []
+        for clip in take(data_of(vp9, **settings), 8):
+            assert clip.mask is not None
+            inside = (clip.mask[:, 0, 0] > 0.5).float()
+            side = inside.sum((1, 2)).sqrt()  # the thing is a square
+            grid = torch.arange(64.0)
+            centre = (inside.sum(1) @ grid) / inside.sum((1, 2))
+            places += list(zip(side.tolist(), centre.tolist(), strict=True))
+        sides, centres = np.array(places).T
+        if settings is fixed:
+            assert np.abs(sides - 32).max() < 6
+            # things at the edge of the frame are off the middle: the square stays inside
+            assert np.median(np.abs(centres - 31.5)) < 3
+        spread.append((sides.std(), centres.std()))
+    assert spread[1][0] > 1.5 * spread[0][0]
+
+
+def test_images_and_masks_of_one_frame(tmp_path: Path, data_of: Make) -> None:
+    root = write_dataset(tmp_path / "data", codec="png", clips=8)
+    for settings in ({}, {"resize": "crop", "crop_share": 0.8, "crop_at": "random"}, {"resize": "box"}):
+        with Loader(
+            data_of(root, frames=1, truth=True, mirror=0.5, **settings), seed=0, global_batch=4, micro_batch=4
+        ) as loader:
+            assert loader.decoder == "pyav"
+            clip = next(iter(loader))
+            assert clip.video.shape == (4, 3, 1, 32, 32)
+            assert clip.mask is not None
+            assert clip.truth is not None
+            assert ((clip.mask > 0.5) == (clip.truth > 0.5)).float().mean() > 0.95
+    with pytest.raises(ValueError, match="no clip is left of 8"):
+        take(data_of(root, frames=2), 1)
+
+
+def test_clips_without_masks_are_read_where_none_are_asked_for(tmp_path: Path, data_of: Make) -> None:
+    root = write_dataset(tmp_path / "data", masks=False, truth=False, clips=4)
+    (clip,) = take(data_of(root, mask=False), 1)
+    assert clip.mask is None
+    with pytest.raises(ValueError, match="no clip is left of 4"):
+        take(data_of(root), 1)
+
+
+def test_data_sets_are_mixed_by_weight(vp9: Path, tmp_path: Path, data_of: Make) -> None:
+    other = write_dataset(tmp_path / "other", clips=6, seed=5, labels=("object", "motion"), codec="h264")
+    few = Filter(groups=("person-0", "person-1"))
+    data = data_of(vp9, filter=few).model_copy(update={"weight": 3.0, "mix": (Portion(path=other, weight=1.0),)})
+    keys: list[str] = []
+    with Loader(data, seed=0, global_batch=20, micro_batch=20) as loader:
+        assert loader.num_clips == 8 + 6
+        assert loader.decoder == "pyav"  # of all codecs
+        samples = stored(vp9) | stored(other)
+        for clip in islice(loader, 50):  # a cycle
+            keys += clip.key
+            for row, key in enumerate(clip.key):
+                assert clip.film[row] == name_id(samples[key].metadata.film)
+                for name, classes in loader.label_names.items():
+                    code = int(clip.labels[name][row])
+                    assert (classes[code] if code >= 0 else None) == samples[key].metadata.labels.get(name)
+        state = loader.state(40)
+    counts = Counter(key[0] for key in keys)
+    assert counts == {"0": 750, "5": 250}
+    assert {sample.metadata.group for key, sample in stored(vp9).items() if key in keys} == {"person-0", "person-1"}
+    again = take(data, 10, global_batch=20, micro_batch=20, consumed=40)
+    assert [key for clip in again for key in clip.key] == keys[40:240]
+    heavier = data.model_copy(update={"weight": 4.0})
+    with (
+        Loader(heavier, seed=0, global_batch=20, micro_batch=20) as loader,
+        pytest.raises(ValueError, match="the data set changed"),
+    ):
+        state.check(loader.state(40))
+    (first, *_) = read_once(data, batch=4)
+    assert first.key[0].startswith("0-")  # a pass is of data.path alone
+
+
+def test_blocks_of_shards_are_a_setting_of_the_order(vp9: Path, data_of: Make) -> None:
+    data = data_of(vp9).model_copy(update={"shuffle": "blocks", "block": 1})
+    shards = {row["key"]: row["shard"] for row in read_manifest(vp9).to_pylist()}
+    epoch = [key for clip in take(data, 6) for key in clip.key]
+    assert sorted(epoch) == sorted(shards)
+    assert len([shard for shard, _ in groupby(epoch, shards.__getitem__)]) == len(set(shards.values()))
+    with Loader(data, seed=0, global_batch=4, micro_batch=2) as loader:
+        one = loader.state(0)
+    with Loader(data_of(vp9), seed=0, global_batch=4, micro_batch=2) as loader:
+        assert (one.shuffle, loader.state(0).shuffle) == ("blocks of 1 shards", "global")
+        with pytest.raises(ValueError, match=r"data\.shuffle was blocks of 1 shards, now global"):
+            one.check(loader.state(0))
 
 
 def test_a_resumed_loader_gives_the_same_clips_bit_for_bit(vp9: Path, data_of: Make) -> None:
@@ -189,7 +338,7 @@ def test_two_ranks_see_together_what_one_sees_alone(vp9: Path, data_of: Make) ->
 def test_loader_says_what_it_reads(vp9: Path, data_of: Make) -> None:
     with Loader(data_of(vp9, Filter(split="train")), seed=2, global_batch=4, micro_batch=2) as loader:
         assert loader.num_clips == 8  # of the films 0, 1, 2 and 5
-        assert loader.decoder == "dali-cpu"
+        assert loader.decoder in {"pyav", "dali-cpu"}
         assert loader.label_names["object"] == ("plain", "rough", "striped")
         state = loader.state(16)
         assert (state.epoch, state.consumed, state.seed, state.global_batch, state.snapshot) == (2, 16, 2, 4, "1")
@@ -268,14 +417,12 @@ def test_both_decoders_replace_a_clip_by_the_same_one(tmp_path: Path, data_of: M
     assert keys[0] == keys[1]
 
 
-def test_too_many_undecodable_clips_stop_the_run(
-    tmp_path: Path, data_of: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_too_many_undecodable_clips_stop_the_run(tmp_path: Path, data_of: Make) -> None:
     root = write_dataset(tmp_path / "data", clips=6, seed=5)
     destroy(root, "5-clip-0002")
-    monkeypatch.setattr("fbm_dist.data.stream.WINDOW", 100)
+    data = data_of(root, share=0.02).model_copy(update={"undecodable_window": 100})
     with pytest.raises(ValueError, match=r"clips could not be decoded, more than data.max_undecodable=0.02 .*verify"):
-        take(data_of(root, share=0.02), 60)  # 2 of 100 may be replaced; a sixth is
+        take(data, 60)  # 2 of 100 may be replaced; a sixth is
 
 
 def test_a_data_set_without_one_decodable_clip_is_refused(tmp_path: Path, data_of: Make) -> None:

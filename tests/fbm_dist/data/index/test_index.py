@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,13 +16,18 @@ from data_tools.dataset import read_manifest
 from data_tools.shards import shard_file
 from fbm_dist.data.index.index import CODECS, Index, name_id
 from fbm_dist.data.index.selection import digest, select
-from fbm_dist.schema import Data, Filter
+from fbm_dist.schema import ClipSpec, Data, Filter
 from tests.datasets import write_dataset
+
+
+def of(data: Data) -> tuple[Filter, ClipSpec]:
+    """What of a config chooses clips."""
+    return data.filter, data.clip
 
 
 def keys(index: Index, data: Data) -> list[int]:
     """Numbers of the clips that a config selects."""
-    return [int(index.key(row).rpartition("-")[2]) for row in np.load(select(index, data)).tolist()]
+    return [int(index.key(row).rpartition("-")[2]) for row in select(index, *of(data)).kept.tolist()]
 
 
 def test_rows_say_what_the_manifest_says_and_point_at_the_members(vp9: Path) -> None:
@@ -54,6 +61,22 @@ def test_the_second_opening_maps_what_the_first_built(vp9: Path) -> None:
     assert Index.open(vp9).folder == first.folder
     assert (first.folder / "rows.npy").stat().st_mtime_ns == before
     assert isinstance(first.rows, np.memmap)
+
+
+def test_a_start_from_the_cache_looks_at_the_tars_alone(tmp_path: Path) -> None:
+    root = write_dataset(tmp_path / "data", clips=12, seed=13)
+    first = Index.open(root)
+    for path in (*root.rglob("*.stats.json"), *root.rglob("*.parquet"), *root.rglob("*.idx")):
+        path.unlink()
+    assert Index.open(root) == first
+    next(root.rglob("*.tar")).unlink()
+    with pytest.raises(ValueError, match=r"\.tar: missing"):
+        Index.open(root)
+
+
+def test_reader_processes_load_neither_torch_nor_pyarrow() -> None:
+    code = "import sys, fbm_dist.data.index.selection; print(sorted({'torch', 'pyarrow'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
 def test_a_damaged_cache_is_built_again(tmp_path: Path) -> None:
@@ -96,11 +119,11 @@ def test_an_exclusion_list_is_read_by_its_contents(vp9: Path, data_of: Callable[
     listed.write_text("0-clip-0003\n\n0-clip-0007\n0-clip-0099\n")
     index, data = Index.open(vp9), data_of(vp9, Filter(exclude_keys=listed))
     assert keys(index, data) == [0, 1, 2, 4, 5, 6, 8, 9, 10, 11]
-    before = digest(index, data)
+    before = digest(index, *of(data))
     (tmp_path / "copy.txt").write_text("0-clip-0007\n0-clip-0003\n0-clip-0099")
-    assert digest(index, data_of(vp9, Filter(exclude_keys=tmp_path / "copy.txt"))) == before
+    assert digest(index, *of(data_of(vp9, Filter(exclude_keys=tmp_path / "copy.txt")))) == before
     listed.write_text("0-clip-0003\n")
-    assert digest(index, data) != before
+    assert digest(index, *of(data)) != before
     assert 7 in keys(index, data)
 
 
@@ -111,7 +134,7 @@ def test_clips_that_are_too_short_are_left_out_and_counted(
     write_dataset(root, clips=4, frames=20, seed=11)
     with caplog.at_level(logging.WARNING, "fbm_dist.data"):
         for _ in range(2):  # also when the selection is cached
-            assert len(np.load(select(Index.open(root), data_of(root, frames=5, stride=2)))) == 4
+            assert len(select(Index.open(root), *of(data_of(root, frames=5, stride=2)))) == 4
     assert [record.getMessage().partition(": ")[2] for record in caplog.records] == [
         "3 clips without at least 9 stored frames (data.clip.frames, stride) are left out"
     ] * 2
@@ -119,7 +142,7 @@ def test_clips_that_are_too_short_are_left_out_and_counted(
 
 def test_each_part_of_the_digest_follows_its_cause(vp9: Path, data_of: Callable[..., Data], tmp_path: Path) -> None:
     index = Index.open(vp9)
-    plain = digest(index, data_of(vp9)).split(".")
+    plain = digest(index, *of(data_of(vp9))).split(".")
     for changed in (
         {"frames": 7},
         {"stride": 2},
@@ -128,14 +151,14 @@ def test_each_part_of_the_digest_follows_its_cause(vp9: Path, data_of: Callable[
         {"window": "centre"},
         {"resize": "crop"},
     ):
-        other = digest(index, data_of(vp9, **changed)).split(".")
+        other = digest(index, *of(data_of(vp9, **changed))).split(".")
         assert (other[:2], other[2] == plain[2]) == (plain[:2], False)
-    other = digest(index, data_of(vp9, Filter(split="train"))).split(".")
+    other = digest(index, *of(data_of(vp9, Filter(split="train")))).split(".")
     assert (other[0], other[1] == plain[1], other[2]) == (plain[0], False, plain[2])
     grown = Index.open(write_dataset(tmp_path / "data", seed=1))
-    assert digest(grown, data_of(vp9)).split(".")[0] != plain[0]
+    assert digest(grown, *of(data_of(vp9))).split(".")[0] != plain[0]
     readers = data_of(vp9).model_copy(update={"workers": 3, "threads": 2, "prefetch": 5, "path": Path("elsewhere")})
-    assert digest(index, readers).split(".") == plain
+    assert digest(index, *of(readers)).split(".") == plain
 
 
 @pytest.mark.parametrize(
@@ -153,15 +176,15 @@ def test_settings_that_leave_nothing_are_refused(
     vp9: Path, data_of: Callable[..., Data], settings: dict[str, object], says: str
 ) -> None:
     with pytest.raises(ValueError, match=says):
-        select(Index.open(vp9), data_of(vp9, **settings))
+        select(Index.open(vp9), *of(data_of(vp9, **settings)))
 
 
 def test_masks_that_are_not_there_are_refused(tmp_path: Path, data_of: Callable[..., Data]) -> None:
     root = write_dataset(tmp_path / "data", clips=2, masks=False, truth=False)
     with pytest.raises(ValueError, match=r"masks \(data.clip.mask\) keeps 0"):
-        select(Index.open(root), data_of(root))
+        select(Index.open(root), *of(data_of(root)))
     with pytest.raises(ValueError, match=r"true masks \(data.clip.use_truth_as_mask\) keeps 0"):
-        select(Index.open(root), data_of(root, mask=False, use_truth_as_mask=True))
+        select(Index.open(root), *of(data_of(root, mask=False, use_truth_as_mask=True)))
     assert keys(Index.open(root), data_of(root, mask=False)) == [0, 1]
 
 

@@ -14,7 +14,7 @@ from data_tools.prune import Pruning, clip_verdict
 from data_tools.sample import MaskStatistics, Metadata, Sample
 from data_tools.shards import write_shard
 from fbm_dist.data.index.index import Index
-from fbm_dist.data.index.pruning import verdicts
+from fbm_dist.data.index.pruning import VERDICT, write_verdicts
 from fbm_dist.data.index.selection import digest, select
 from fbm_dist.schema import ClipSpec, Data, Filter
 
@@ -74,14 +74,15 @@ def judged(tmp_path_factory: pytest.TempPathFactory, told: list[MaskStatistics |
 
 def rows(root: Path, **chosen: object) -> list[int]:
     data = Data(path=root, clip=CLIP, filter=Filter.model_validate(chosen))
-    return np.load(select(Index.open(root), data)).tolist()  # type: ignore[no-any-return]
+    return select(Index.open(root), data.filter, data.clip).kept.tolist()  # type: ignore[no-any-return]
 
 
 @pytest.mark.parametrize("rules", RULES)
 def test_a_clip_is_judged_as_the_rules_judge_it(
-    judged: Path, told: list[MaskStatistics | None], rules: Pruning
+    judged: Path, told: list[MaskStatistics | None], rules: Pruning, tmp_path: Path
 ) -> None:
-    found, names = verdicts(Index.open(judged), rules)
+    names = write_verdicts(Index.open(judged), rules, tmp_path)["names"]
+    found = np.load(tmp_path / VERDICT)
     first = [next(iter(clip_verdict(statistics, rules)), None) if statistics else None for statistics in told]
     assert [names[number] if number >= 0 else None for number in found.tolist()] == first
     assert set(names) == set(first) - {None}
@@ -133,8 +134,8 @@ def test_rules_are_a_name_or_a_section_and_their_numbers_are_what_counts(judged:
     for override, rules in given.items():
         data = load(Data, None, [f"path={judged}", override])
         assert data.filter.rules == rules
-        assert digest(index, data) == digest(index, Data(path=judged, filter=Filter(rules=rules)))
-    assert len({digest(index, Data(path=judged, filter=Filter(rules=rules))) for rules in given.values()}) == 4
+        assert digest(index, data.filter, data.clip) == digest(index, Filter(rules=rules), data.clip)
+    assert len({digest(index, Filter(rules=rules), CLIP) for rules in given.values()}) == 4
     with pytest.raises(ConfigError, match=r"filter\.rules: give mild, paper, or a section .*\(got \"papr\"\)$"):
         load(Data, None, ["path=x", "filter.rules=papr"])
     with pytest.raises(ConfigError, match=r"unknown key 'filter\.rules\.min_foregruond'"):

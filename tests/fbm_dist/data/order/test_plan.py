@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fbm_dist.data.order.plan import Draw, Order, Pass, Permutation, moment
-from fbm_dist.schema import ClipSpec
+from fbm_dist.data.order.arrangement import Arrangement, Blocks, Mixture, Shuffled, slots_of
+from fbm_dist.data.order.plan import Order, Pass
 
 
 def stream(order: Order, steps: int) -> list[list[int]]:
@@ -22,84 +20,83 @@ def stream(order: Order, steps: int) -> list[list[int]]:
     ]
 
 
-def global_steps(num_clips: int, world_size: int, steps: int, consumed: int = 0, micro: int = 1) -> list[list[int]]:
-    """Clips of every step over all ranks, in the order of their positions."""
-    orders = [Order(num_clips, 5, 24, micro, r, world_size, consumed) for r in range(world_size)]
+def global_steps(clips: Arrangement, world_size: int, steps: int, consumed: int = 0, micro: int = 1) -> list[list[int]]:
+    """Clips of every step of 24 over all ranks, in the order of their positions."""
+    orders = [Order(clips, 5, 24, micro, r, world_size, consumed) for r in range(world_size)]
     ranks = [stream(order, steps) for order in orders]
     return [[ranks[r][s][i] for i in range(24 // world_size) for r in range(world_size)] for s in range(steps)]
 
 
-@pytest.mark.parametrize("size", range(1, 70))
-def test_permutation_is_a_bijection(size: int) -> None:
-    for key in range(5):
-        assert sorted(map(Permutation(size, key * 7919), range(size))) == list(range(size))
-
-
-@given(st.integers(2, 10**12), st.integers(0, 2**64 - 1), st.data())
-@settings(max_examples=100, deadline=None)
-def test_permutation_of_any_size_sends_different_numbers_to_different_places(
-    size: int, key: int, data: st.DataObject
-) -> None:
-    numbers = data.draw(st.lists(st.integers(0, size - 1), unique=True, min_size=2, max_size=20))
-    places = [Permutation(size, key)(number) for number in numbers]
-    assert len(set(places)) == len(numbers)
-    assert all(0 <= place < size for place in places)
-
-
 def test_every_clip_comes_to_every_place_about_equally_often() -> None:
     counts = np.zeros((6, 6))
-    order = Order(6, 1, 1, 1)
+    order = Order(Shuffled(6, 1), 1, 1, 1)
     for position in range(6 * 1200):
         counts[position % 6, order.clip(position)] += 1
     assert np.abs(counts - 200).max() < 70  # five standard deviations
 
 
+ARRANGEMENTS: dict[str, Arrangement] = {
+    "one clip": Shuffled(1, 5),
+    "as many as a step": Shuffled(24, 5),
+    "no multiple of a step": Shuffled(50, 5),
+    "blocks": Blocks(np.array([0, 7, 7, 20, 23, 41, 50]), 2, 5),
+    "mixture": Mixture((Shuffled(50, 5), Blocks(np.array([0, 4, 9, 11]), 2, 5, 1)), slots_of([3, 1]), 5),
+}
+
+
 @pytest.mark.parametrize("world_size", [2, 3, 8])
-@pytest.mark.parametrize("num_clips", [1, 7, 24, 50])
-def test_the_global_order_does_not_depend_on_the_number_of_ranks(num_clips: int, world_size: int) -> None:
+@pytest.mark.parametrize("kind", ARRANGEMENTS)
+def test_the_global_order_does_not_depend_on_the_number_of_ranks(kind: str, world_size: int) -> None:
+    clips = ARRANGEMENTS[kind]
     for micro in (1, 24 // world_size):
-        assert global_steps(num_clips, world_size, 10, micro=micro) == global_steps(num_clips, 1, 10)
+        assert global_steps(clips, world_size, 10, micro=micro) == global_steps(clips, 1, 10)
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 8])
-def test_resuming_after_any_step_goes_on_with_the_same_clips(world_size: int) -> None:
-    whole = global_steps(50, 1, 12)
+@pytest.mark.parametrize("kind", ARRANGEMENTS)
+def test_resuming_after_any_step_goes_on_with_the_same_clips(kind: str, world_size: int) -> None:
+    whole = global_steps(ARRANGEMENTS[kind], 1, 12)
     for step in range(12):
-        assert global_steps(50, world_size, 12 - step, consumed=step * 24) == whole[step:]
+        assert global_steps(ARRANGEMENTS[kind], world_size, 12 - step, consumed=step * 24) == whole[step:]
+
+
+@given(st.integers(1, 10**8), st.integers(0, 10**6), st.sampled_from([1, 2, 3, 8, 24]), st.integers(0, 2**63))
+@settings(max_examples=60, deadline=None)
+def test_at_any_size_and_place_ranks_share_what_one_alone_would_read(
+    size: int, step: int, world_size: int, seed: int
+) -> None:
+    for clips in (Shuffled(size, seed), Mixture((Shuffled(size, seed), Shuffled(7, seed, 1)), (990, 10), seed)):
+        alone = [Order(clips, seed, 24, 24, consumed=step * 24).place(0, slot) for slot in range(24)]
+        orders = [Order(clips, seed, 24, 1, r, world_size, step * 24) for r in range(world_size)]
+        shared = [orders[i % world_size].place(i // world_size, 0) for i in range(24)]
+        assert shared == alone
+        assert all(0 <= place.clip < clips.size for place in alone)
+        assert [orders[0].draw(place.position) for place in alone] == [
+            orders[-1].draw(place.position) for place in shared
+        ]
 
 
 def test_each_clip_comes_once_an_epoch_and_epochs_differ() -> None:
-    order = Order(50, 3, 7, 7)
+    order = Order(Shuffled(50, 3), 3, 7, 7)
     epochs = [[order.clip(epoch * 50 + i) for i in range(50)] for epoch in range(4)]
     assert all(sorted(epoch) == list(range(50)) for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) == 4
-    assert [Order(50, 4, 7, 7).clip(i) for i in range(50)] != epochs[0]
+    assert [Order(Shuffled(50, 4), 4, 7, 7).clip(i) for i in range(50)] != epochs[0]
 
 
-def test_a_far_position_costs_no_more_than_the_first() -> None:
-    order = Order(10**8, 0, 64, 8, consumed=64 * 10**6)
-    assert order.place(0, 0).clip == Order(10**8, 0, 64, 8).place(8 * 10**6, 0).clip
+def test_the_last_batch_of_an_epoch_is_filled_up_with_the_next_one() -> None:
+    steps = [
+        clip for step in global_steps(Shuffled(50, 5), 3, 25) for clip in step
+    ]  # 12 epochs, no step of which ends with one
+    assert all(sorted(steps[epoch * 50 : epoch * 50 + 50]) == list(range(50)) for epoch in range(12))
 
 
-def test_random_numbers_depend_on_seed_epoch_and_position_alone() -> None:
-    numbers = [Draw.at(seed, epoch, position) for seed in (0, 1) for epoch in (0, 1) for position in range(50)]
-    assert len({draw.window for draw in numbers}) == 200
-    assert abs(np.mean([draw.reverse for draw in numbers]) - 0.5) < 0.1
-    one = Order(50, 0, 8, 4, rank=1, world_size=2).draw(77)
-    assert one == Order(50, 0, 24, 24).draw(77) == Draw.at(0, 1, 27)
-
-
-def test_moment_stays_within_the_stored_clip_and_reaches_both_ends() -> None:
-    spec = ClipSpec(frames=4, stride=3, reverse=0.5, mirror=0.25)
-    taken = [moment(spec, 14, Draw.at(0, 0, position)) for position in range(400)]
-    starts = Counter(m.frames[0] for m in taken)
-    assert sorted(starts) == [0, 1, 2, 3, 4]
-    assert min(starts.values()) > 50
-    assert all(np.diff(m.frames).tolist() == [3, 3, 3] for m in taken)
-    assert 0.4 < np.mean([m.reverse for m in taken]) < 0.6
-    assert 0.17 < np.mean([m.mirror for m in taken]) < 0.33
-    centre = moment(spec.model_copy(update={"window": "centre"}), 14, Draw(0.9, 0.0, 0.9))
-    assert (centre.frames, centre.shown) == ((2, 5, 8, 11), (11, 8, 5, 2))
+def test_substitutes_are_functions_of_position_and_attempt() -> None:
+    order = Order(Shuffled(50, 3), 3, 6, 6)
+    found = [[order.substitute(position, attempt) for attempt in range(1, 5)] for position in range(200)]
+    again = [[Order(Shuffled(50, 3), 3, 6, 2, 1, 3).substitute(p, a) for a in range(1, 5)] for p in range(200)]
+    assert found == again
+    assert np.bincount(np.array(found).ravel(), minlength=50).min() > 3  # any clip
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 5])
@@ -129,4 +126,4 @@ def test_a_pass_gives_nothing_to_ranks_beyond_the_clips() -> None:
 )
 def test_numbers_that_do_not_fit_are_refused(arguments: dict[str, int], says: str) -> None:
     with pytest.raises(ValueError, match=says):
-        Order(num_clips=20, seed=0, **arguments)
+        Order(Shuffled(20, 0), seed=0, **arguments)

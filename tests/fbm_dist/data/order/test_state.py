@@ -24,7 +24,8 @@ def test_state_survives_json_and_ignores_how_far_a_run_is() -> None:
     [
         ({"seed": 4}, ["run.seed was 3, now 4"], ["digest", "global_batch", "decoder"]),
         ({"global_batch": 8}, ["training.global_batch was 16, now 8"], ["digest", "seed", "decoder"]),
-        ({"decoder": "pyav"}, ["the decoder was dali-cpu, now pyav"], ["digest", "seed", "global_batch"]),
+        ({"decoder": "pyav"}, ["data.decode was dali-cpu, now pyav"], ["digest", "seed", "global_batch"]),
+        ({"shuffle": "blocks of 4 shards"}, ["data.shuffle was global, now blocks of 4 shards"], ["digest", "seed"]),
         (
             {"dataset_digest": "aa.xx.cc"},
             ["data.filter changed (digest aa.bb.cc"],

@@ -7,7 +7,6 @@ import math
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
@@ -69,7 +68,7 @@ def build(kind: type[Solo] = Solo) -> Solo:
 
 
 def rows(data: Data) -> list[int]:
-    return np.load(select(Index.open(data.path), data)).tolist()  # type: ignore[no-any-return]
+    return select(Index.open(data.path), data.filter, data.clip).kept.tolist()  # type: ignore[no-any-return]
 
 
 def look(rank: int, run: Run, kind: type[Solo]) -> dict[str, float]:

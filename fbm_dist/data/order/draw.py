@@ -1,0 +1,100 @@
+"""The random numbers of a position, and what they choose of a stored clip: pure functions. Imports no torch."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from dataclasses import dataclass
+
+from fbm_dist.schema import ClipSpec
+
+MASK64 = (1 << 64) - 1
+
+
+@dataclass(frozen=True)
+class Draw:
+    """The random numbers of one position, each in [0, 1): the same whatever decoder, backend or number of ranks.
+
+    Attributes:
+        window: where the frames start.
+        reverse, mirror: each against its probability.
+        y, x: where the square is.
+        scale: of the square.
+        negative: which frame of another film.
+        order: the seed of what needs more numbers (which frames of `within`).
+    """
+
+    window: float
+    reverse: float
+    mirror: float
+    y: float = 0.5
+    x: float = 0.5
+    scale: float = 0.5
+    negative: float = 0.5
+    order: float = 0.0
+
+    @staticmethod
+    def at(seed: int, epoch: int, position: int) -> Draw:
+        """A hash (BLAKE2b) of seed, epoch and position within the epoch: 53 bits for each number."""
+        return Draw(*_numbers(struct.pack("<3Q", seed & MASK64, epoch, position)))
+
+
+def _numbers(text: bytes) -> list[float]:
+    """Eight numbers in [0, 1)."""
+    return [value * 2.0**-53 for value in (word >> 11 for word in struct.unpack("<8Q", hashlib.blake2b(text).digest()))]
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What is cut out of one stored clip."""
+
+    frames: tuple[int, ...]  # indices within the stored clip, ascending, no two alike
+    turn: tuple[int, ...]  # which of them are shown, in this order
+    mirror: bool
+
+    @property
+    def shown(self) -> tuple[int, ...]:
+        """The frames in the order in which they are shown."""
+        return tuple(self.frames[i] for i in self.turn)
+
+
+def moment(spec: ClipSpec, num_frames: int, draw: Draw, first: int | None = None) -> Moment:
+    """Which frames of a stored clip of `num_frames` (>= spec.span) are taken, and what is done to them.
+
+    Args:
+        first: the frame to start with, where it is chosen already (`spec.frames_per_shot`).
+    """
+    free = num_frames - spec.span
+    assert free >= 0, f"{num_frames} stored frames do not hold a clip of {spec.span}"
+    start = int(draw.window * (free + 1)) if spec.window == "random" else free // 2
+    if first is not None:
+        assert 0 <= first <= free, f"frame {first} of {num_frames} does not start a clip of {spec.span}"
+        start = first
+    if spec.within is not None:
+        shown = [start + offset for offset in _sample(spec.frames, spec.within, draw.order)]
+    elif spec.offsets:
+        shown = [start + offset for offset in spec.offsets]
+    else:
+        shown = list(range(start, start + spec.span, spec.stride))
+    if draw.reverse < spec.reverse:
+        shown.reverse()
+    frames = sorted(shown)
+    place = {frame: i for i, frame in enumerate(frames)}
+    return Moment(tuple(frames), tuple(place[frame] for frame in shown), draw.mirror < spec.mirror)
+
+
+def negative(num_frames: int, draw: Draw, mirror: bool, *, centre: bool) -> Moment:
+    """The frame of another film's clip that is shown beside a moment."""
+    frame = num_frames // 2 if centre else int(draw.negative * num_frames)
+    return Moment((frame,), (0,), mirror)
+
+
+def _sample(count: int, size: int, seed: float) -> list[int]:
+    """`count` different numbers below `size` in random order: the first steps of Fisher and Yates' shuffle."""
+    numbers, drawn = list(range(size)), [0.0]
+    for i in range(count):
+        if len(drawn) == 1:
+            drawn = _numbers(struct.pack("<dQ", seed, i))
+        j = i + int(drawn.pop() * (size - i))
+        numbers[i], numbers[j] = numbers[j], numbers[i]
+    return numbers[:count]

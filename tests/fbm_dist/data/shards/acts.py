@@ -1,0 +1,47 @@
+"""What the other processes of these tests do; imported by them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from fbm_dist.data.shards import download
+from fbm_dist.data.shards.tars import Tars
+
+TIMEOUT = 60.0
+
+
+def read(tars: Tars, wanted: Sequence[tuple[int, int, int]], arrived: Path | None = None) -> list[bytes]:
+    """The bytes of (shard, offset, size); `arrived` is made when all is ready to begin."""
+    if arrived is not None:
+        arrived.touch()
+    try:
+        return [tars.read(*member) for member in wanted]
+    finally:
+        tars.close()
+
+
+def read_in_parts(tars: Tars, wanted: Sequence[tuple[int, int, int]], part: int) -> None:
+    """Likewise, downloading so many bytes at a time, one after the other."""
+    download.PART, download.STREAMS = part, 1
+    read(tars, wanted)
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    """Until it returns something true."""
+    end = time.monotonic() + TIMEOUT
+    while not condition():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.005)
+
+
+def deleted_files() -> int:
+    """Files that this process has open and that have no name any more."""
+    found = 0
+    for link in Path("/proc/self/fd").iterdir():
+        try:
+            found += str(link.readlink()).endswith(".tar (deleted)")
+        except FileNotFoundError:
+            continue
+    return found
