@@ -152,7 +152,7 @@ def _pyav(video: bytes, codec: str, side: int, processes: int) -> float:
 
 def _read(work: tuple[bytes, str, int, int]) -> None:
     video, codec, side, times = work
-    reader, picture = FrameReader(), np.empty((16, 128, 128, 3), np.uint8)
+    reader, picture = FrameReader(), np.empty((16, 3, 128, 128), np.uint8)
     for _ in range(times):
         reader.read(video, range(8, 24), Stored(codec, side, side, (25, 1)), list(picture))
 

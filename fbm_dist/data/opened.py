@@ -15,7 +15,9 @@ from torch import Tensor
 from data_tools.places import Place, is_local
 from fbm_dist.clip import Clip
 from fbm_dist.data.decoding.choice import candidates
+from fbm_dist.data.decoding.graph import decoded_by_readers
 from fbm_dist.data.decoding.measure import CLIPS, Remembered, speeds
+from fbm_dist.data.decoding.pixels import MASK, VIDEO, normalized
 from fbm_dist.data.index import selection
 from fbm_dist.data.index.index import Index, cache_folder
 from fbm_dist.data.machine import Readers, check_shared_memory, readers_of
@@ -172,13 +174,18 @@ class OpenedData:
         names = ("mask",) * (spec.mask or spec.use_truth_as_mask) + ("truth",) * self.truth
         whole = len(chosen) == len(batch.clips)
         video, *others = batch.tensors if whole else [tensor[list(slots)] for tensor in batch.tensors]
-        masks: dict[str, Tensor] = dict(zip(names, others, strict=True))
+        mirror = [clip.moment.mirror for clip in chosen]
+        if decoded_by_readers(self.decoder):
+            others = [mask.unsqueeze(2) for mask in others]
+        else:
+            video, *others = (pixels.permute(0, 1, 4, 2, 3) for pixels in (video, *others))
+        masks = {name: normalized(mask, mirror, MASK) for name, mask in zip(names, others, strict=True)}
         frames = [[clip.row.start + frame for frame in clip.moment.shown] for clip in chosen]
         for slot, shown in zip(slots, frames, strict=True):
             for other in batch.others[slot : slot + 1]:
                 shown += [other.row.start + frame for frame in other.moment.shown]
         return Clip(
-            video=video,
+            video=normalized(video, mirror, VIDEO),
             mask=masks.get("mask"),
             truth=masks.get("truth"),
             frames=self._integers(frames),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import io
 import multiprocessing
 import os
 import signal
@@ -20,9 +19,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
 
 from fbm_dist.data.decoding.frames import FrameReader, Stored, UndecodableError
+from fbm_dist.data.decoding.masks import squares, strip_of
 from fbm_dist.data.decoding.region import Region, region
 from fbm_dist.data.index.index import CODECS, Index
 from fbm_dist.data.index.selection import Selected
@@ -43,15 +42,16 @@ FIELDS = {
     "picture": (
         "uint8",
         4,
-    ),  # decoded squares (t, size, size, 3) in the order in which they are shown; in place of the next five
+    ),  # decoded squares (t, 3, size, size) in the order in which they are shown; in place of the next five
     "encoded": ("uint8", 1),  # mp4 bytes
     "frames": ("int32", 1),  # of them, the frames to decode, ascending
     "turn": ("int32", 1),  # order in which the decoded frames are shown
     "corner": ("float32", 1),  # y, x of the region's first corner, as shares of height and width
     "opposite": ("float32", 1),  # y, x of its last corner
-    "mirror": ("int32", 0),  # 1: flip left and right
     "mask": ("uint8", 1),  # PNG bytes of all stored frames' masks, stacked
     "truth": ("uint8", 1),  # likewise
+    "mask_squares": ("uint8", 3),  # decoded, (t, size, size), in place of the PNG bytes and what belongs to them
+    "truth_squares": ("uint8", 3),  # likewise
     "strip": ("int32", 1),  # stored frames, mask height, mask width, 1
     "shown": ("int32", 1),  # which of the stored masks are shown, in order
 }
@@ -190,23 +190,26 @@ class ClipSource:
             ValueError: none of them could.
         """
         place = self.order.place(batch, slot)
-        picture = self.picture(self.spec.length)
-        squares = (None, None) if picture is None else (picture[: self.spec.frames], picture[self.spec.frames :])
-        attempt, chosen, values = self._first_readable(self.clips(place), squares[0])
+        room, frames = self.room(self.spec.length), self.spec.frames
+        own = {name: whole[:frames] for name, whole in room.items()}
+        attempt, chosen, values = self._first_readable(self.clips(place), own)
         what = [attempt]
         if self.spec.negative:
-            attempt, _, others = self._first_readable(self.others(place, chosen), squares[1])
+            last = {name: whole[frames:] for name, whole in room.items()}
+            attempt, _, others = self._first_readable(self.others(place, chosen), last)
             values |= {name + OTHER: others[name] for name in PAIRED if name in others}
             what.append(attempt)
-        if picture is not None:
-            values["picture"] = picture
-        return values | {"what": np.array(what, np.int64)}
+        return values | room | {"what": np.array(what, np.int64)}
 
-    def picture(self, frames: int) -> UInt8[np.ndarray, "t size size 3"] | None:
-        """Room for decoded frames; None where the graph decodes."""
-        if "picture" not in self.fields:
-            return None
-        return np.empty((frames, self.spec.size, self.spec.size, 3), np.uint8)
+    def room(self, frames: int) -> dict[str, UInt8[np.ndarray, "t *square"]]:
+        """For so many frames and masks that are decoded here; nothing where the graph decodes."""
+        side = self.spec.size
+        shapes = {
+            "picture": (frames, 3, side, side),
+            "mask_squares": (frames, side, side),
+            "truth_squares": (frames, side, side),
+        }
+        return {name: np.empty(shape, np.uint8) for name, shape in shapes.items() if name in self.fields}
 
     def alone(self, decoder: str) -> ClipSource:
         """Reads single clips for the same graph: without others beside them."""
@@ -240,7 +243,7 @@ class ClipSource:
         return Chosen(number, part, entry, row, beside.draw, taken)
 
     def _first_readable(
-        self, candidates: Iterator[Chosen | None], picture: np.ndarray | None
+        self, candidates: Iterator[Chosen | None], room: dict[str, np.ndarray]
     ) -> tuple[int, Chosen, dict[str, np.ndarray]]:
         """Attempt, clip and values of the first that can be read."""
         of_other_films, reason = 0, ""
@@ -251,7 +254,7 @@ class ClipSource:
             if chosen.number in self.bad:
                 continue
             try:
-                return attempt, chosen, self.load(chosen, picture)
+                return attempt, chosen, self.load(chosen, room)
             except UndecodableError as error:
                 self.bad.add(chosen.number)
                 reason = f"; the last one ({chosen.key}): {error}"
@@ -266,11 +269,11 @@ class ClipSource:
             )
         return ValueError(f"{root}: none of {usable} clips could be decoded{reason}")
 
-    def load(self, chosen: Chosen, picture: np.ndarray | None = None) -> dict[str, np.ndarray]:
+    def load(self, chosen: Chosen, room: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """`FIELDS` of one clip.
 
         Args:
-            picture: (frames shown, size, size, 3) to fill, where frames are decoded here.
+            room: for the frames shown, to fill (`room`).
         Raises:
             UndecodableError: the bytes are not there, or (where frames are decoded here) cannot be decoded.
         """
@@ -283,31 +286,32 @@ class ClipSource:
         if "strip" in fields:
             values["strip"] = np.array([row.frames, row.mask_height, row.mask_width, 1], np.int32)
             values["shown"] = np.array(taken.shown, np.int32)
-        if "mirror" in fields:
-            values["mirror"] = np.array(taken.mirror, np.int32)
-        part = self._region(chosen, values)
+        shown: np.ndarray | None = None
+        if "mask_squares" in fields or self.spec.resize == "box":
+            shown = self._masks(chosen, "truth" if self.spec.use_truth_as_mask else "mask")
+        part = region(self.spec, row.height, row.width, chosen.draw, shown)
         if "corner" in fields:
             whole = Region(0, 0, row.height, row.width)
             values["corner"], values["opposite"] = (part or whole).shares(row.height, row.width)
         encoded = self._member(chosen, "video")
-        if picture is None:
+        if not room:
             values["encoded"], values["frames"] = encoded, np.array(taken.frames, np.int32)
             values["turn"] = np.array(taken.turn, np.int32)
             return values
-        into = [picture[taken.turn.index(i)] for i in range(len(taken.frames))]
+        size = (row.height, row.width)
+        if shown is not None and "mask_squares" in room:
+            squares(shown, list(room["mask_squares"]), part, size, soft=True)
+        if "truth_squares" in room:
+            squares(self._masks(chosen, "truth"), list(room["truth_squares"]), part, size, soft=False)
+        into = [room["picture"][taken.turn.index(i)] for i in range(len(taken.frames))]
         self._reader.read(encoded.tobytes(), taken.frames, chosen.stored, into, part)
-        return values | {"picture": picture}
+        return values | room
 
-    def _region(self, chosen: Chosen, values: dict[str, np.ndarray]) -> Region | None:
-        """What fills the square."""
-        row, shown = chosen.row, None
-        if self.spec.resize == "box":
-            try:
-                strip = np.asarray(Image.open(io.BytesIO(values["mask"].tobytes())))
-                shown = strip.reshape(row.frames, row.mask_height, row.mask_width)[list(chosen.moment.shown)]
-            except (OSError, ValueError, SyntaxError) as error:  # Pillow raises SyntaxError on bad PNGs
-                raise UndecodableError(f"mask: {type(error).__name__}: {' '.join(str(error).split())}") from None
-        return region(self.spec, row.height, row.width, chosen.draw, shown)
+    def _masks(self, chosen: Chosen, name: str) -> UInt8[np.ndarray, "t h w"]:
+        """The masks of the frames that are shown."""
+        row = chosen.row
+        data = self._member(chosen, name).tobytes()
+        return strip_of(data, row.frames, row.mask_height, row.mask_width)[list(chosen.moment.shown)]
 
     def _member(self, chosen: Chosen, name: str) -> np.ndarray:
         """The bytes of a member, straight from its place in the tar."""
@@ -384,17 +388,13 @@ def _keep_freed_memory() -> None:
 
 def _fields(spec: ClipSpec, decoder: str, truth: bool) -> tuple[str, ...]:
     """What the graph of decoding/graph.py asks for with these settings, and nothing that it would not use."""
-    asked = {"what"}
-    if decoder == "pyav":
-        asked |= {"picture"}
-    else:
-        asked |= {"encoded", "frames"} | ({"turn"} if spec.reverse or spec.within is not None else set())
     masks = {name for name, wanted in (("mask", spec.mask or spec.use_truth_as_mask), ("truth", truth)) if wanted}
+    if decoder == "pyav":
+        return tuple(name for name in FIELDS if name in {"what", "picture", *(f"{mask}_squares" for mask in masks)})
+    asked = {"what", "encoded", "frames"} | ({"turn"} if spec.reverse or spec.within is not None else set())
     if masks:
         asked |= masks | {"strip", "shown"}
-    if spec.mirror:
-        asked |= {"mirror"}
-    if spec.resize != "squash" and (masks or decoder != "pyav"):
+    if spec.resize != "squash":
         asked |= {"corner", "opposite"}
     if spec.negative:
         asked |= {name + OTHER for name in PAIRED if name in asked}

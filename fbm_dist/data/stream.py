@@ -150,7 +150,7 @@ class Stream:
         self._reported.add(chosen.number)
         if not reason:  # found in a reader process: look here what is wrong with it
             try:
-                self._source.load(chosen, self._source.picture(len(chosen.moment.turn)))
+                self._source.load(chosen, self._source.room(len(chosen.moment.turn)))
             except UndecodableError as error:
                 reason = str(error)
         log.warning("clip %s cannot be decoded and is replaced: %s", chosen.key, reason)
@@ -187,7 +187,7 @@ class Stream:
             if chosen.number in self._source.bad:
                 continue
             try:
-                values = alone.load(chosen, alone.picture(len(chosen.moment.turn))) | {"what": np.zeros(1, np.int64)}
+                values = alone.load(chosen, alone.room(len(chosen.moment.turn))) | {"what": np.zeros(1, np.int64)}
                 sample = tuple(values[name] for name in alone.fields)
                 graph.pipeline(alone, batch=1, samples=[sample], **self._options).run()
                 return chosen

@@ -29,6 +29,8 @@ KEPT = 32  # decoders and tables of conversion that a process keeps: data sets h
 
 # One step from the decoder's frame to the square. Chroma is upsampled linearly and rounded exactly, as DALI's CPU decoder does (the same
 # pixels, bit for bit, where nothing is resized); FFmpeg's own default repeats chroma samples and darkens by a level.
+# A plane for each colour: the same pixels as interleaved ones, in half the time.
+PLANES, CHANNELS = "gbrp", (1, 2, 0)
 CHROMA = (
     Interpolation.BILINEAR | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP | Interpolation.ACCURATE_RND
 )
@@ -59,7 +61,7 @@ class FrameReader:
         data: bytes,
         frames: Sequence[int],
         stored: Stored,
-        into: Sequence[UInt8[np.ndarray, "side side 3"]],
+        into: Sequence[UInt8[np.ndarray, "3 side side"]],
         region: Region | None = None,
     ) -> None:
         """Fill `into` with RGB frames, resized to its side.
@@ -136,14 +138,13 @@ class FrameReader:
         return decoder
 
     def _convert(self, frame: VideoFrame, region: Region | None, into: np.ndarray) -> None:
-        side = len(into)
+        side = into.shape[-1]
         if region is not None:
             frame = _cut(frame, region)
         convert = _kept(self._converters, (frame.height, frame.width), VideoReformatter)
-        square = convert.reformat(frame, side, side, format="rgb24", interpolation=CHROMA, threads=1)
-        plane = square.planes[0]
-        rows = np.frombuffer(memoryview(plane), np.uint8).reshape(side, plane.line_size)
-        into.reshape(side, side * 3)[:] = rows[:, : side * 3]  # by rows: a view of one picture
+        square = convert.reformat(frame, side, side, format=PLANES, interpolation=CHROMA, threads=1)
+        for channel, plane in zip(CHANNELS, square.planes, strict=True):
+            into[channel] = np.frombuffer(memoryview(plane), np.uint8).reshape(side, plane.line_size)[:, :side]
 
 
 def _kept(kept: OrderedDict[Key, Value], key: Key, make: Callable[[], Value]) -> Value:

@@ -94,7 +94,8 @@ def pipeline(
     prefetch: int = 1,
     samples: Sequence[tuple[np.ndarray, ...]] | None = None,
 ) -> Running:
-    """A running pipeline. Its outputs: `what`, video (c, t, h, w in [-1, 1]), then mask and truth (1, t, h, w in [0, 1]) where asked for.
+    """A running pipeline. Its outputs: `what`, then as squares of bytes video and, where asked for, mask and truth: (t, h, w, c), or where
+    the readers decode (`decoded_by_readers`) (t, c, h, w) and (t, h, w).
 
     Args:
         device_id: the GPU; None builds the same graph on the CPU.
@@ -130,21 +131,25 @@ def pipeline(
 
 
 def _graph(clip: dict[str, Any], spec: ClipSpec, decoder: str, gpu: bool) -> Iterator[Any]:
-    """Video, mask, truth: decoded, put in order, cut to the square, mirrored, normalised; in lock-step."""
-    if "picture" in clip:  # cut to the square already
-        video = fn.reshape(clip["picture"], layout="FHWC")
-        video = video.gpu() if gpu else video
-    else:
-        linear = types.DALIInterpType.INTERP_LINEAR
-        video = _joined([_square(_decode(clip, decoder, gpu, of), clip, spec, linear, of) for of in _films(spec)])
-    yield _normalized(video, clip, [127.5] * 3, [127.5] * 3)
+    """Video, mask, truth: decoded, put in order, cut to the square; in lock-step."""
+    if "picture" in clip:  # the readers did
+        for name in ("picture", "mask_squares", "truth_squares"):
+            if name in clip:
+                yield clip[name].gpu() if gpu else clip[name]
+        return
+    linear = types.DALIInterpType.INTERP_LINEAR
+    yield _joined([_square(_decode(clip, decoder, gpu, of), clip, spec, linear, of) for of in _films(spec)])
     for name, interpolation in (
-        ("mask", types.DALIInterpType.INTERP_LINEAR),  # soft scores
+        ("mask", linear),  # soft scores
         ("truth", types.DALIInterpType.INTERP_NN),  # hard edges stay hard
     ):
         if name in clip:
-            parts = [_square(_strip(clip, name, gpu, of), clip, spec, interpolation, of) for of in _films(spec)]
-            yield _normalized(_joined(parts), clip, [0.0], [255.0])
+            yield _joined([_square(_strip(clip, name, gpu, of), clip, spec, interpolation, of) for of in _films(spec)])
+
+
+def decoded_by_readers(decoder: str) -> bool:
+    """Frames and masks come into the graph as squares."""
+    return decoder == "pyav"
 
 
 def _films(spec: ClipSpec) -> tuple[str, ...]:
@@ -179,14 +184,6 @@ def _square(frames: Any, clip: dict[str, Any], spec: ClipSpec, interpolation: An
     if "corner" in clip:
         region = {"roi_start": clip["corner" + of], "roi_end": clip["opposite" + of], "roi_relative": True}
     return fn.resize(frames, size=[spec.size, spec.size], interp_type=interpolation, **region)
-
-
-def _normalized(frames: Any, clip: dict[str, Any], mean: list[float], scale: list[float]) -> Any:
-    """Mirrored, (value - mean) / scale, and the channels first; in one pass."""
-    mirror = clip.get("mirror", 0)
-    return fn.crop_mirror_normalize(
-        frames, mirror=mirror, mean=mean, std=scale, dtype=types.DALIDataType.FLOAT, output_layout="CFHW"
-    )
 
 
 @contextmanager

@@ -60,8 +60,8 @@ def _read(data: bytes) -> SampleTable:
     if not size or min(size) <= 0 or any(start + length > end for start, length in zip(offset, size, strict=True)):
         raise ForeignLayoutError("it holds no frames, or frames beyond its end")
     keys = tuple(number - 1 for number in _integers(data, *table[b"stss"])) if b"stss" in table else range(len(size))
-    if not keys or keys[0] != 0:
-        raise ForeignLayoutError("it does not begin with a key frame")
+    if not keys or keys[0] != 0 or list(keys) != sorted(set(keys)) or keys[-1] >= len(size):
+        raise ForeignLayoutError("it does not begin with a key frame, or they are out of order")
     return SampleTable(tuple(offset), size, tuple(keys), _setup(data, *table[b"stsd"]))
 
 
@@ -133,7 +133,10 @@ def _offsets(data: bytes, size: tuple[int, ...], table: dict[bytes, tuple[int, i
 
 def _setup(data: bytes, start: int, end: int) -> bytes:
     (count,) = struct.unpack_from(">I", data, start + 4)
-    ((_, first, last),) = list(_boxes(data, start + 8, end))[:count]
+    entries = list(_boxes(data, start + 8, end))
+    if count != 1 or len(entries) != 1:
+        raise ForeignLayoutError("its format changes")
+    _, first, last = entries[0]
     for name, begin, finish in _boxes(data, first + VISUAL_ENTRY, last):
         if name in SETUP:
             return data[begin:finish]

@@ -33,9 +33,9 @@ def read(
     size: tuple[int, int] = SIZE,
     reader: FrameReader | None = None,
 ) -> np.ndarray:
-    into = np.zeros((len(frames), side, side, 3), np.uint8)
+    into = np.zeros((len(frames), 3, side, side), np.uint8)
     (reader or FrameReader()).read(data, frames, Stored(codec, *size, fps), list(into), region)
-    return into
+    return into.transpose(0, 2, 3, 1)
 
 
 @pytest.mark.parametrize(("codec", "fps"), [("vp9", (25, 1)), ("h264", (30000, 1001)), ("h264", (12, 1))])
@@ -56,10 +56,10 @@ def test_the_table_and_the_demuxer_lead_to_the_same_pixels(codec: Any) -> None:
     data = encode(VIDEO, (25, 1), codec)
     for frames in ([0], [5, 6, 7], [31, 32, 33], [0, 40, 69]):
         reader = FrameReader()
-        theirs = np.zeros((len(frames), 64, 64, 3), np.uint8)
+        theirs = np.zeros((len(frames), 3, 64, 64), np.uint8)
         for frame, into in zip(_by_demuxer(data, frames, (25, 1)), theirs, strict=True):
             reader._convert(frame, None, into)
-        assert np.array_equal(read(data, frames, codec), theirs)
+        assert np.array_equal(read(data, frames, codec), theirs.transpose(0, 2, 3, 1))
 
 
 def test_a_clip_of_another_muxer_is_read_by_the_demuxer() -> None:
