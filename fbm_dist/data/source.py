@@ -34,6 +34,7 @@ ATTEMPTS = 100  # substitutes that are tried for one place before the data set i
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 STOPS = (signal.SIGTERM, signal.SIGUSR1)  # what asks a trainer to stop
 LATELY = 1024  # shards: more than a block has
+STEP = 1000  # positions
 OTHER = "_other"  # ending of the fields of the frame of another film
 
 # What the source can give for a clip: numpy type, number of dimensions. `PAIRED` are there once more for the frame of another film.
@@ -325,14 +326,19 @@ class ClipSource:
             raise UndecodableError(f"{name}: {error}") from None
 
     def needed(self, part: Part) -> Iterator[tuple[int, int]]:
-        """(position, shard): where in the stream each shard of a part is needed, whenever it was not needed lately."""
+        """(position, shard): where in the stream each shard of a part is needed, whenever it was not needed lately.
+
+        And one of them every `STEP` positions in any case: whoever follows this shall not run on for ever where all shards are at hand.
+        """
         lately: OrderedDict[int, None] = OrderedDict()
+        told = 0
         for position in self.order.positions():
             owner, entry = self.parts.locate(self.order.clip(position))
             if owner is not part:
                 continue
             shard = owner.row(entry).shard
-            if shard not in lately:
+            if shard not in lately or position - told >= STEP:
+                told = position
                 yield position, shard
             lately[shard] = None
             lately.move_to_end(shard)

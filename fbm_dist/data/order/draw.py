@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fbm_dist.schema import ClipSpec
@@ -55,7 +56,7 @@ class Moment:
     @property
     def shown(self) -> tuple[int, ...]:
         """The frames in the order in which they are shown."""
-        return tuple(self.frames[i] for i in self.turn)
+        return tuple([self.frames[i] for i in self.turn])
 
 
 def moment(spec: ClipSpec, num_frames: int, draw: Draw, first: int | None = None) -> Moment:
@@ -70,17 +71,15 @@ def moment(spec: ClipSpec, num_frames: int, draw: Draw, first: int | None = None
     if first is not None:
         assert 0 <= first <= free, f"frame {first} of {num_frames} does not start a clip of {spec.span}"
         start = first
+    offsets: Sequence[int] = spec.offsets or range(0, spec.span, spec.stride)
+    turn: Sequence[int] = range(spec.frames)
     if spec.within is not None:
-        shown = [start + offset for offset in _sample(spec.frames, spec.within, draw.order)]
-    elif spec.offsets:
-        shown = [start + offset for offset in spec.offsets]
-    else:
-        shown = list(range(start, start + spec.span, spec.stride))
+        drawn = _sample(spec.frames, spec.within, draw.order)
+        offsets = sorted(drawn)
+        turn = [offsets.index(offset) for offset in drawn]
     if draw.reverse < spec.reverse:
-        shown.reverse()
-    frames = sorted(shown)
-    place = {frame: i for i, frame in enumerate(frames)}
-    return Moment(tuple(frames), tuple(place[frame] for frame in shown), draw.mirror < spec.mirror)
+        turn = turn[::-1]
+    return Moment(tuple([start + offset for offset in offsets]), tuple(turn), draw.mirror < spec.mirror)
 
 
 def negative(num_frames: int, draw: Draw, mirror: bool, *, centre: bool) -> Moment:

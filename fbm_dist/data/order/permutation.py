@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 from jaxtyping import Int64
@@ -19,7 +19,8 @@ class Permutation:
     """A pseudo-random bijection of 0 .. size-1, computed for one number at a time: no array of that length anywhere.
 
     A balanced Feistel network permutes the smallest 4^n >= size; numbers that land outside are sent through again
-    ("cycle walking", Black and Rogaway 2002), fewer than four times on average.
+    ("cycle walking", Black and Rogaway 2002), fewer than four times on average. Each round is the finalizer of SplitMix64
+    (Steele, Lea and Flood 2014), in which every bit moves every other; it is written out, for it is what a reader does most.
     """
 
     size: int
@@ -34,11 +35,19 @@ class Permutation:
         mask = (1 << half) - 1
         while True:
             left, right = number >> half, number & mask
-            for turn in range(ROUNDS):
-                left, right = right, left ^ (_mix(right ^ self.key ^ turn << 58) & mask)
+            for key in self._keys:
+                value = (right ^ key) + GOLDEN & MASK64
+                value = (value ^ value >> 30) * FIRST & MASK64
+                value = (value ^ value >> 27) * SECOND & MASK64
+                left, right = right, left ^ (value ^ value >> 31) & mask
             number = left << half | right
             if number < self.size:
                 return number
+
+    @cached_property
+    def _keys(self) -> tuple[int, ...]:
+        """One for each round."""
+        return tuple(self.key ^ turn << 58 & MASK64 for turn in range(ROUNDS))
 
     def many(self, numbers: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
         """Where each of them goes: the same as one at a time, about thirty times as fast."""
@@ -50,30 +59,14 @@ class Permutation:
         outside = np.arange(len(found))
         while len(outside):
             left, right = found[outside] >> half, found[outside] & mask
-            for turn in range(ROUNDS):
-                left, right = right, left ^ (_mix_many(right ^ np.uint64(self.key ^ turn << 58 & MASK64)) & mask)
+            for key in self._keys:
+                value = (right ^ np.uint64(key)) + np.uint64(GOLDEN)
+                value = (value ^ value >> np.uint64(30)) * np.uint64(FIRST)
+                value = (value ^ value >> np.uint64(27)) * np.uint64(SECOND)
+                left, right = right, left ^ ((value ^ value >> np.uint64(31)) & mask)
             found[outside] = left << half | right
             outside = outside[found[outside] >= self.size]
         return found.astype(np.int64)
-
-
-def _mix(value: int) -> int:
-    """The finalizer of SplitMix64 (Steele, Lea and Flood 2014), twice: every input bit moves every output bit."""
-    for _ in range(2):
-        value = (value + GOLDEN) & MASK64
-        value = ((value ^ value >> 30) * FIRST) & MASK64
-        value = ((value ^ value >> 27) * SECOND) & MASK64
-        value ^= value >> 31
-    return value
-
-
-def _mix_many(value: np.ndarray) -> np.ndarray:
-    for _ in range(2):
-        value = value + np.uint64(GOLDEN)
-        value = (value ^ value >> np.uint64(30)) * np.uint64(FIRST)
-        value = (value ^ value >> np.uint64(27)) * np.uint64(SECOND)
-        value = value ^ value >> np.uint64(31)
-    return value
 
 
 def word(*words: int | str) -> int:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from collections.abc import Callable, Iterator
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,9 @@ import torch
 from data_tools.places import Place, place
 from fbm_dist.clip import Clip
 from fbm_dist.data.loader import Loader, read_once
+from fbm_dist.data.opened import OpenedData
+from fbm_dist.data.order.arrangement import Shuffled
+from fbm_dist.data.order.plan import Order
 from fbm_dist.schema import Data
 from tests.object_store import new_bucket, s3_server
 
@@ -92,3 +96,27 @@ def test_a_store_that_is_gone_stops_the_run_and_replaces_nothing(
         path.unlink()
     with pytest.raises((ValueError, RuntimeError), match=r"shards|decoded"):
         take(data, 3)
+
+
+def test_what_is_needed_next_is_told_without_end(vp9: Path, data_of: Make) -> None:
+    opened = OpenedData(data_of(vp9), torch.device("cpu"), batch=2)
+    order = Order(Shuffled(len(opened), 0), 0, 4, 2, consumed=40)
+    source = opened.source(order, "pyav")
+    told = list(
+        islice(source.needed(opened.parts[0]), 20)
+    )  # of three shards, all at hand after the first few positions
+    assert {shard for _, shard in told[:3]} == {0, 1, 2}
+    positions = [position for position, _ in told]
+    assert positions[0] == 40
+    assert positions == sorted(positions)
+    assert max(later - earlier for earlier, later in pairwise(positions)) == 1000
+    for position, shard in told:
+        part, entry = opened.parts.locate(order.clip(position))
+        assert part.row(entry).shard == shard
+
+
+def test_all_processes_end_at_once_when_a_far_stream_is_closed(stored: Place, data_of: Make) -> None:
+    with Loader(data_of(stored), seed=0, global_batch=4, micro_batch=4) as loader:
+        next(iter(loader))
+        assert any(thread.name == "shards-ahead" for thread in threading.enumerate())
+    assert not any(thread.name == "shards-ahead" for thread in threading.enumerate())

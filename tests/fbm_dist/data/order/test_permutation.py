@@ -37,5 +37,5 @@ def test_many_at_once_go_where_each_goes_alone(size: int, key: int, data: st.Dat
 
 def test_the_order_of_today_is_that_of_yesterday() -> None:
     """Checkpoints rely on it: whoever changes these numbers has to change `plan.VERSION`."""
-    assert [permutation(1000, "order", 0, 0, 0)(i) for i in range(6)] == [58, 475, 438, 748, 275, 851]
+    assert [permutation(1000, "order", 0, 0, 0)(i) for i in range(6)] == [459, 957, 939, 612, 129, 275]
     assert word("substitute", 1, 2, 3) == 0x76ACB32115810359
