@@ -45,6 +45,7 @@ from fbm_dist.training.faults import hardware
 from tests.datasets import write_dataset
 
 ENCODERS = {"h264": "libx264", "vp9": "libvpx-vp9", "hevc": "libx265"}
+RESULTS = Path(__file__).parent / "results"
 PEAK_FLOPS = 790e12  # bf16 matrix product reached on an H200; the share of it is what the table calls MFU
 Part = Callable[["Machine"], dict[str, Any]]
 
@@ -68,7 +69,9 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.partition("\n")[0])  # type: ignore[union-attr]
     arguments.add_argument("--quick", action="store_true", help="small sizes, as on a CPU")
     arguments.add_argument("--parts", default=",".join(PARTS), help=f"some of {','.join(PARTS)}")
-    arguments.add_argument("--output", type=Path, help="JSON file; its folder is made")
+    arguments.add_argument(
+        "--output", type=Path, help="JSON file; its folder is made. On a GPU: benchmarks/results/gpu-DATE.json"
+    )
     chosen = arguments.parse_args()
     machine = Machine(chosen.quick)
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
@@ -80,9 +83,10 @@ def main() -> None:
         except Exception as error:  # one part must not cost the others their figures
             traceback.print_exc()
             figures[name] = {"error": " ".join(str(error).split())[:500]}
-    if chosen.output:
-        chosen.output.parent.mkdir(parents=True, exist_ok=True)
-        chosen.output.write_text(json.dumps(figures, indent=1) + "\n")
+    output = chosen.output or (RESULTS / f"gpu-{figures['date']}.json" if machine.gpu else None)
+    if output:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(json.dumps(figures, indent=1) + "\n")
     print(json.dumps(figures))
 
 

@@ -84,6 +84,9 @@ def main() -> None:
     arguments.add_argument("--parts", default=",".join(PARTS), help=f"of {','.join(PARTS)}")
     arguments.add_argument("--clips", type=int, default=128, help="clips that each turn of decode and pipeline reads")
     arguments.add_argument("--rounds", type=int, default=3)
+    arguments.add_argument(
+        "--output", type=Path, help="JSON file, e.g. benchmarks/results/loader.json; its folder is made"
+    )
     arguments.add_argument("--batches", type=int, default=2_000, help="batches of the part memory; 20,000 take minutes")
     arguments.add_argument(
         "--index-clips", type=int, default=1_000_000, help="clips of the part index; resume has 100 times as many"
@@ -102,7 +105,11 @@ def main() -> None:
         bench = Bench(Path(folder), chosen)
         for part in parts:
             result |= PARTS[part](bench)
-    print(json.dumps(result | {"cores": os.cpu_count(), "versions": _versions(), "parts": parts}))
+    result |= {"cores": os.cpu_count(), "versions": _versions(), "parts": parts}
+    if chosen.output:
+        chosen.output.parent.mkdir(parents=True, exist_ok=True)
+        chosen.output.write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result))
 
 
 def read(bench: Bench) -> Result:

@@ -187,7 +187,10 @@ def check_clip(run: Run) -> None:
     for key, given in (("frames", clip.length), ("size", clip.size)):
         wanted = getattr(model, key, None)
         if wanted is not None and wanted != given:
-            raise ValueError(f"data.clip.{key} is {given}, but the objective's {key} is {wanted}; make them equal")
+            negative = " (with the negative)" if key == "frames" and clip.negative else ""
+            raise ValueError(
+                f"data.clip.{key} is {given}{negative}, but the objective's {key} is {wanted}; make them equal"
+            )
 
 
 def keep(run: Run, objective: Objective, summary: Summary, tracking_run: str | None) -> Summary:

@@ -70,9 +70,9 @@ class ClipSpec(Config):
 
     @model_validator(mode="after")
     def _fits(self) -> ClipSpec:
-        if self.frames_per_shot is not None and (self.frames != 1 or self.negative):
+        if self.frames_per_shot is not None and (self.frames != 1 or self.negative or self.within is not None):
             raise ValueError(
-                f"frames_per_shot takes single frames, and frames is {self.length}; set frames=1 and negative=false, or leave it out"
+                f"frames_per_shot takes single frames, and frames is {self.length}; set frames=1 and nothing else, or leave it out"
             )
         if sum((self.stride > 1, bool(self.offsets), self.within is not None)) > 1:
             raise ValueError("stride, offsets and within are three ways to space the frames; give one")
@@ -115,6 +115,18 @@ class ClipSpec(Config):
             }
             | spaced
         )
+
+    @property
+    def pictures(self) -> ClipSpec:
+        """`plain` and without what only a loss needs, masks and other films: for features. A box becomes the centre."""
+        nothing = {
+            "mask": False,
+            "truth": False,
+            "use_truth_as_mask": False,
+            "negative": False,
+            "frames_per_shot": None,
+        }
+        return self.plain.model_copy(update=nothing | ({"resize": "crop"} if self.resize == "box" else {}))
 
 
 def _preset(value: Any) -> Any:
@@ -386,3 +398,9 @@ class Evaluation(Config):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     output: Path = Path("runs/evaluation")
     tracking: Tracking = Tracking()
+
+    @model_validator(mode="after")
+    def _one_data_set(self) -> Evaluation:
+        if self.data.mix:
+            raise ValueError("an evaluation reads data.path alone; leave data.mix out")
+        return self

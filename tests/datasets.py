@@ -9,9 +9,9 @@ from typing import Literal
 import cv2
 import numpy as np
 
-from data_tools.dataset import commit_snapshot
+from data_tools.dataset import commit_snapshot, read_manifest
 from data_tools.sample import Metadata, Sample
-from data_tools.shards import write_shard
+from data_tools.shards import shard_file, write_shard
 from data_tools.videos import encode, encode_image
 
 FPS = (25, 1)
@@ -50,6 +50,15 @@ def write_dataset(
         write_shard(root, name, samples[shard * clips_per_shard : (shard + 1) * clips_per_shard])
     commit_snapshot(root, {"made_by": "tests/datasets.py"}, names)
     return root
+
+
+def destroy(path: Path, key: str, extension: str = "mp4") -> None:
+    """Overwrite a member with zeros; the file keeps its size."""
+    row = next(row for row in read_manifest(path).to_pylist() if row["key"] == key)
+    member = next(member for member in row["members"] if member["extension"] == extension)
+    with shard_file(path, row["shard"], "tar").open("r+b") as file:
+        file.seek(member["offset"])
+        file.write(bytes(member["size"]))
 
 
 def make_sample(

@@ -75,7 +75,7 @@ class Loader:
         Raises:
             ValueError: on every rank: there is none.
         """
-        self._opened.agree(gather, pinned)
+        OpenedData.of_the_run = self._opened.agree(gather, pinned)
 
     @property
     def decoder(self) -> str:
@@ -114,6 +114,7 @@ class Loader:
 
     def close(self) -> None:
         """End the reader processes. The stream may be iterated again: it starts them anew where it stopped."""
+        OpenedData.of_the_run = None
         if self._stream:
             self._stream.close()
 

@@ -59,22 +59,25 @@ def readers_of(data: Data, decoder: str, batch: int, device: str, ranks: int) ->
 
 def handed_over(spec: ClipSpec, batch: int, ahead: int) -> int:
     """Bytes of shared memory that a rank's readers hold: what they read lies there until it is used."""
-    return spec.length * spec.size**2 * 3 * batch * (ahead + 1)
+    channels = 3 + (spec.mask or spec.use_truth_as_mask) + spec.truth
+    return spec.length * spec.size**2 * channels * batch * (ahead + 1)
 
 
-def check_shared_memory(spec: ClipSpec, batch: int, readers: Readers, ranks: int) -> None:
-    """DALI's readers die with a bus error where it is too small, as it is in a container by default.
+def check_shared_memory(spec: ClipSpec, batch: int, readers: Readers) -> None:
+    """DALI's readers die with a bus error where it is too small for what they decode, as it is in a container by default.
+
+    One rank's need is looked at: preflight looks at all of them together, before any has begun.
 
     Raises:
         ValueError: it is.
     """
     if not SHARED.is_dir():
         return
-    needed = handed_over(spec, batch, readers.prefetch) * ranks
+    needed = handed_over(spec, batch, readers.prefetch)
     free = shutil.disk_usage(SHARED).free
     if needed > free:
         raise ValueError(
-            f"{SHARED} has {free / 1e6:.0f} MB free, and the readers of {ranks} processes need {needed / 1e6:.0f} MB: give the container "
+            f"{SHARED} has {free / 1e6:.0f} MB free, and a process's readers need {needed / 1e6:.0f} MB: give the container "
             "more (docker run --shm-size=16g), or set data.prefetch=1 and a smaller training.micro_batch"
         )
 

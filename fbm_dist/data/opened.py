@@ -6,13 +6,13 @@ import hashlib
 import logging
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from data_tools.places import Place, is_local
+from data_tools.places import is_local
 from fbm_dist.clip import Clip
 from fbm_dist.data.decoding.choice import candidates
 from fbm_dist.data.decoding.graph import decoded_by_readers
@@ -27,7 +27,7 @@ from fbm_dist.data.shards.cache import ShardCache
 from fbm_dist.data.shards.tars import Tars
 from fbm_dist.data.source import Chosen, ClipSource, Part, Parts
 from fbm_dist.data.stream import Batch, Stream
-from fbm_dist.schema import Data, Filter, Portion
+from fbm_dist.schema import Data, Portion
 
 log = logging.getLogger("fbm_dist.data")
 
@@ -35,7 +35,13 @@ Gather = Callable[[Any], list[Any]]  # what every rank gave, on every rank
 
 
 class OpenedData:
-    """Data sets with their clips chosen and their decoder decided: what every kind of reading shares."""
+    """Data sets with their clips chosen and their decoder decided: what every kind of reading shares.
+
+    Attributes:
+        of_the_run: what the ranks of a run agreed on, while it lasts: its validation and probes read with the same decoder.
+    """
+
+    of_the_run: ClassVar[str | None] = None
 
     def __init__(
         self,
@@ -58,8 +64,11 @@ class OpenedData:
         self.device = device
         self._batch, self._ranks = batch, ranks
         portions: tuple[Data | Portion, ...] = (data, *data.mix) if mixed else (data,)
-        self.slots = slots_of([portion.weight for portion in portions])
-        self.parts = Parts(_part(portion.path, portion.snapshot, portion.filter, data) for portion in portions)
+        try:
+            self.slots = slots_of([portion.weight for portion in portions])
+        except ValueError as error:
+            raise ValueError(f"data.weight and data.mix: {error}") from None
+        self.parts = Parts(_part(portion, data) for portion in portions)
         self.truth = data.clip.truth and self._has_truth()
         codecs = frozenset(codec for part in self.parts for codec in part.selected.codecs)
         smallest = min(part.selected.smallest for part in self.parts)
@@ -94,8 +103,8 @@ class OpenedData:
 
     @property
     def decoder(self) -> str:
-        """What decodes; where nobody has agreed on it, this process decides alone."""
-        return self._decoder or self.agree(lambda value: [value])
+        """What decodes; where nobody has agreed on it, that of the run that this process is at, else this process decides alone."""
+        return self._decoder or self.agree(lambda value: [value], OpenedData.of_the_run)
 
     def agree(self, gather: Gather, pinned: str | None = None) -> str:
         """Decide on a decoder that every rank can use: what `data.decode` says, what was chosen before, or the fastest that is measured.
@@ -128,20 +137,22 @@ class OpenedData:
         known = gather(remembered.get())
         if known[0] in can and len(set(known)) == 1:
             return str(known[0])
-        measured = speeds(
+        measured, reason = speeds(
             can,
             lambda decoder: self.source(Pass(len(self), CLIPS), decoder),
             self.readers,
             self.device.index,
         )
-        everywhere = gather(measured)
+        told = gather((measured, reason))
+        everywhere = [theirs for theirs, _ in told]
         worst = {decoder: min(theirs[decoder] for theirs in everywhere) for decoder in can}
         best = max(can, key=lambda decoder: worst[decoder])
         if not worst[best]:
-            raise ValueError(f"{self.data.path}: {' and '.join(can)} fail to decode the first clips; the log says why")
+            reasons = [why for _, why in told if why]
+            raise ValueError(f"{self.data.path}: {' and '.join(can)} fail to read the first clips: {reasons[0]}")
         remembered.set(best, measured)
-        told = ", ".join(f"{decoder} {speed:.0f}" for decoder, speed in worst.items())
-        log.info("%s: %s decodes (measured, clips/s: %s)", self.data.path, best, told)
+        rates = ", ".join(f"{decoder} {speed:.0f}" for decoder, speed in worst.items())
+        log.info("%s: %s decodes (measured, clips/s: %s)", self.data.path, best, rates)
         return best
 
     def readers(self, decoder: str) -> Readers:
@@ -155,7 +166,8 @@ class OpenedData:
     def stream(self, order: Order | Pass) -> Stream:
         """The running pipeline behind a loader or a pass."""
         readers = self.readers(self.decoder)
-        check_shared_memory(self.data.clip, self._batch, readers, self._ranks)
+        if decoded_by_readers(self.decoder):
+            check_shared_memory(self.data.clip, self._batch, readers)
         return Stream(
             self.source(order, self.decoder),
             decoder=self.decoder,
@@ -218,12 +230,12 @@ class OpenedData:
         return not lacking
 
 
-def _part(path: Place, snapshot: str, chosen: Filter, data: Data) -> Part:
-    index = Index.open(path, snapshot)
-    selected = selection.select(index, chosen, data.clip)
-    cache = (
-        None if is_local(index.root) else ShardCache(limit=None if data.cache_gb is None else int(data.cache_gb * 1e9))
-    )
+def _part(portion: Data | Portion, data: Data) -> Part:
+    index = Index.open(portion.path, portion.snapshot)
+    main = isinstance(portion, Data)
+    selected = selection.select(index, portion.filter, data.clip, both_sides=main)
+    limit = None if data.cache_gb is None else max(1, int(data.cache_gb * 1e9))
+    cache = None if is_local(index.root) else ShardCache(limit=limit)
     return Part(index, selected, Tars(index.root, index.shards, index.tars["bytes"], index.tars["sha256"], cache))
 
 

@@ -33,7 +33,6 @@ from fbm_dist.schema import ClipSpec
 ATTEMPTS = 100  # substitutes that are tried for one place before the data set is called unreadable
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 STOPS = (signal.SIGTERM, signal.SIGUSR1)  # what asks a trainer to stop
-LATELY = 1024  # shards: more than a block has
 STEP = 1000  # positions
 OTHER = "_other"  # ending of the fields of the frame of another film
 
@@ -92,6 +91,11 @@ class Part:
     index: Index
     selected: Selected
     tars: Tars
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {
+            name: self.__dict__[name] for name in self.__dataclass_fields__
+        }  # not the arrays, which are as long as the data
 
     @cached_property
     def _kept(self) -> np.ndarray:
@@ -325,16 +329,20 @@ class ClipSource:
         except ShardReadError as error:
             raise UndecodableError(f"{name}: {error}") from None
 
-    def needed(self, part: Part) -> Iterator[tuple[int, int]]:
-        """(position, shard): where in the stream each shard of a part is needed, whenever it was not needed lately.
+    def needed(self, number: int, at_hand: int) -> Iterator[tuple[int, int]]:
+        """(position, shard): where in the stream from `first` on each shard of a part is needed, whenever it was not needed lately.
 
         And one of them every `STEP` positions in any case: whoever follows this shall not run on for ever where all shards are at hand.
+
+        Args:
+            number: of the part.
+            at_hand: shards that are kept, the last used ones.
         """
         lately: OrderedDict[int, None] = OrderedDict()
         told = 0
-        for position in self.order.positions():
+        for position in self.order.positions(self.order.place(self.first, 0).position):
             owner, entry = self.parts.locate(self.order.clip(position))
-            if owner is not part:
+            if owner is not self.parts[number]:
                 continue
             shard = owner.row(entry).shard
             if shard not in lately or position - told >= STEP:
@@ -342,7 +350,7 @@ class ClipSource:
                 yield position, shard
             lately[shard] = None
             lately.move_to_end(shard)
-            if len(lately) > LATELY:
+            if len(lately) > at_hand:
                 lately.popitem(last=False)
 
     def close(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import pickle
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -90,7 +91,10 @@ class Stream:
                 raise RuntimeError(f"reading shards failed: {_line(error)}") from error
             except RuntimeError as error:
                 self.close()  # DALI: "current pipeline object is no longer valid"
-                self._find_undecodable(error)
+                try:
+                    self._find_undecodable(error)
+                except OSError as gone:
+                    raise RuntimeError(f"reading shards failed: {_line(gone)}") from gone
         source = self._source
         places = [source.order.place(self._number, slot) for slot in range(self._size)]
         for ahead in self._ahead:
@@ -117,11 +121,14 @@ class Stream:
 
     def _start(self) -> graph.Running:
         self._source.first = self._number
-        self._ahead = [
-            Ahead(part.tars, self._source.needed(part), self._shards_ahead)
-            for part in self._source.parts
-            if not is_local(part.index.root)
-        ]
+        far = [(number, part) for number, part in enumerate(self._source.parts) if not is_local(part.index.root)]
+        for number, part in far:
+            copy: ClipSource = pickle.loads(
+                pickle.dumps(self._source)
+            )  # the thread's own: what an order keeps is not shared
+            size = int(part.index.tars["bytes"].max())
+            at_hand = max(1, part.tars.cache.limit // (2 * size)) if part.tars.cache else 1
+            self._ahead.append(Ahead(part.tars, copy.needed(number, at_hand), self._shards_ahead))
         workers, prefetch = self._readers.workers, self._readers.prefetch
         return graph.pipeline(self._source, batch=self._size, workers=workers, prefetch=prefetch, **self._options)
 

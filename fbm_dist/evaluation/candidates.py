@@ -47,16 +47,8 @@ class Candidate:
 
     def data(self, given: Data, label: str) -> Data:
         """`given`, read as this encoder needs it: its own frames and size, the clip's centre, no masks, no augmentation."""
-        clip = ClipSpec(
-            frames=self.clip.frames,
-            stride=self.clip.stride,
-            size=self.clip.size,
-            resize=self.clip.resize,
-            window="centre",
-            mask=False,
-        )
         chosen = given.filter.model_copy(update={"labelled": label})
-        return given.model_copy(update={"clip": clip, "filter": chosen})
+        return given.model_copy(update={"clip": self.clip.pictures, "filter": chosen})
 
 
 def candidates(evaluation: Evaluation) -> tuple[Candidate, ...]:

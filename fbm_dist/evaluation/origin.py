@@ -12,7 +12,7 @@ from fbm_dist.data.index.index import Index, name_id
 from fbm_dist.data.index.selection import Selected, digest, select
 from fbm_dist.evaluation.candidates import Candidate
 from fbm_dist.evaluation.clips import LabelledClips
-from fbm_dist.schema import Data, Filter
+from fbm_dist.schema import Data, Filter, Portion
 
 
 def seen_in_pretraining(candidate: Candidate, tested: LabelledClips, data: Data) -> str:
@@ -29,13 +29,16 @@ def seen_in_pretraining(candidate: Candidate, tested: LabelledClips, data: Data)
     films = sorted(set(tested.film.tolist()))
     if pretraining is not None:
         try:
-            index = Index.open(pretraining.path, pretraining.snapshot)
-            selected = select(index, pretraining.filter, pretraining.clip)
+            seen: set[str] = set()
+            portions: tuple[Data | Portion, ...] = (pretraining, *pretraining.mix)
+            for portion in portions:
+                index = Index.open(portion.path, portion.snapshot)
+                selected = select(index, portion.filter, pretraining.clip, both_sides=False)
+                seen |= _seen(index, selected, tested)
         except ValueError:
             pass  # moved, changed or deleted since: the digest is what is left
         else:
-            count = len(_seen(index, selected, tested))
-            return f"{count} of {len(films)} tested films were seen in pretraining"
+            return f"{len(seen)} of {len(films)} tested films were seen in pretraining"
     return _by_digest(str(info.get("data_digest", "")), data)
 
 

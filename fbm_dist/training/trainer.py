@@ -121,7 +121,8 @@ class Trainer:
                 device=world.device,
                 consumed=self.consumed,
             )
-        self.stream.agree(world.gather, self.keeper.decoder)
+        with world.agreed():
+            self.stream.agree(world.gather, self.keeper.decoder)
         self.total = run.training.steps or math.ceil((run.training.epochs or 0) * self.stream.num_clips / self.batch)
 
     def build(self, begin: Callable[[Objective], None]) -> None:

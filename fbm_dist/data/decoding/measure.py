@@ -11,10 +11,14 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
+
 from data_tools.places import atomic
 from fbm_dist.data.decoding import graph
 from fbm_dist.data.machine import Readers
 from fbm_dist.data.source import ClipSource
+
+Sample = tuple[np.ndarray, ...]  # the source's fields of a clip
 
 log = logging.getLogger("fbm_dist.data")
 
@@ -27,40 +31,63 @@ def speeds(
     source_of: Callable[[str], ClipSource],
     readers_of: Callable[[str], Readers],
     device_id: int | None,
-) -> dict[str, float]:
-    """Clips a second of each decoder with the readers that it would have; 0.0 for one that fails.
+) -> tuple[dict[str, float], str]:
+    """Clips a second of each decoder with the readers that it would have; 0.0 for one that fails, and why the last one did.
 
     Args:
         source_of: reads clips for a decoder, in batches of `CLIPS`; any order will do, it is the first batch that is timed.
     """
-    return {name: _speed(name, source_of(name), readers_of(name), device_id) for name in decoders}
+    found, reason = {}, ""
+    for name in decoders:
+        try:
+            found[name] = _speed(name, source_of(name), readers_of(name), device_id)
+        except (RuntimeError, OSError, ValueError) as error:  # other ranks wait for the answer, whatever it is
+            found[name], reason = 0.0, " ".join(str(error).split())[:300]
+            log.warning("%s does not decode here: %s", name, reason)
+    return found, reason
 
 
 def _speed(decoder: str, source: ClipSource, readers: Readers, device_id: int | None) -> float:
     """Reading is shared by reader processes, and what the graph does by its threads; here one process reads."""
+
+    def build(samples: list[Sample]) -> graph.Running:
+        options = {"decoder": decoder, "device_id": device_id, "threads": readers.threads}
+        pipe = graph.pipeline(source, batch=len(samples), samples=samples, **options)  # type: ignore[arg-type]
+        pipe.run()
+        return pipe
+
     try:
+        samples = [tuple(value[name] for name in source.fields) for value in _read(source)]
+        try:
+            pipe = build(samples)
+        except RuntimeError:  # a broken clip must not cost the decoder
+            samples = [sample for sample in samples if _passes(build, sample)]
+            if not samples:
+                raise
+            pipe = build(samples)
         found = []
-        pipe: graph.Running | None = None
-        for _ in range(ROUNDS + 1):  # the first warms up
+        for _ in range(ROUNDS):
             began = time.perf_counter()
-            values = [source.read(0, slot) for slot in range(CLIPS)]
-            reading = time.perf_counter() - began
-            if pipe is None:
-                samples = [tuple(value[name] for name in source.fields) for value in values]
-                threads = readers.threads
-                pipe = graph.pipeline(
-                    source, decoder=decoder, batch=CLIPS, device_id=device_id, threads=threads, samples=samples
-                )
-                pipe.run()
+            _read(source)
+            reading = (time.perf_counter() - began) / CLIPS
             began = time.perf_counter()
             pipe.run()
-            found.append(reading / readers.workers + time.perf_counter() - began)
-        return CLIPS / min(found[1:])
-    except RuntimeError as error:
-        log.warning("%s does not decode here: %s", decoder, " ".join(str(error).split())[:300])
-        return 0.0
+            found.append(reading / readers.workers + (time.perf_counter() - began) / len(samples))
+        return 1 / min(found)
     finally:
         source.close()
+
+
+def _read(source: ClipSource) -> list[dict[str, np.ndarray]]:
+    return [source.read(0, slot) for slot in range(CLIPS)]
+
+
+def _passes(build: Callable[[list[Sample]], graph.Running], sample: Sample) -> bool:
+    try:
+        build([sample])
+    except RuntimeError:
+        return False
+    return True
 
 
 class Remembered:

@@ -85,11 +85,13 @@ class Selected:
                 yield chunk, read_part(self.kept, first, last) - chunk.start
 
 
-def select(index: Index, chosen: Filter, spec: ClipSpec) -> Selected:
+def select(index: Index, chosen: Filter, spec: ClipSpec, *, both_sides: bool = True) -> Selected:
     """The clips that pass the filter and have what the clip settings need.
 
     How many clips are left, and why the others are not, is logged, whether the lists are new or not.
 
+    Args:
+        both_sides: `hold_out` has to split these groups; False: it may hold out none or all of them, as where data sets are mixed.
     Raises:
         ValueError: nothing is left, nothing is held out where a share should be, a filter names a split, group or label that the
             data set does not have, or the manifests lack what the settings go by (statistics of masks, ranks of frames).
@@ -101,8 +103,9 @@ def select(index: Index, chosen: Filter, spec: ClipSpec) -> Selected:
             "data.filter.pruned goes by the stored verdicts, data.filter.rules judges again; give one of them"
         )
     wanted = (spec.span, spec.mask or spec.resize == "box", spec.use_truth_as_mask, spec.frames_per_shot)
-    folder = index.folder / f"kept-{hashed(filter_text(chosen), *wanted)}"
-    about = built(folder, lambda empty: _write(index, chosen, spec, empty))
+    unsplit = () if both_sides or not chosen.hold_out else ("one side may be empty",)
+    folder = index.folder / f"kept-{hashed(filter_text(chosen), *wanted, *unsplit)}"
+    about = built(folder, lambda empty: _write(index, chosen, spec, empty, both_sides))
     _log(index, spec, about)
     warn_of_strange_lines(chosen)
     return Selected(
@@ -120,11 +123,11 @@ def digest(index: Index, chosen: Filter, spec: ClipSpec) -> str:
     return f"{index.digest[:16]}.{hashed(filter_text(chosen))}.{hashed(spec.model_dump_json(), PLAN_VERSION)}"
 
 
-def _write(index: Index, chosen: Filter, spec: ClipSpec, folder: Path) -> dict[str, Any]:
+def _write(index: Index, chosen: Filter, spec: ClipSpec, folder: Path, both_sides: bool) -> dict[str, Any]:
     """Write the lists, and say what is to be known of them and what was left out."""
     counts, ranked = _ranked(index, spec)
     conditions = list(filters(index, chosen))
-    if chosen.hold_out:
+    if chosen.hold_out and both_sides:
         check_hold_out(index, conditions[:-1], chosen)
     conditions += needs(index, spec, counts)
     lists = _Lists(index, folder, counts, ranked)

@@ -122,9 +122,9 @@ class Blocks:
         order = permutation(len(filled), "shards", self.seed, self.part, number).many(np.arange(len(filled)))
         shards = filled[order]
         ends = np.cumsum(counts[shards])
-        lasts = ends[self.block - 1 :: self.block]
-        bounds = np.concatenate([[0], lasts, [] if len(ends) % self.block == 0 else ends[-1:]]).astype(np.int64)
-        return _Epoch(shards, ends, bounds)
+        blocks = -(-len(ends) // self.block)  # as even as they can be: none is a small remainder
+        lasts = np.arange(1, blocks + 1) * len(ends) // blocks - 1
+        return _Epoch(shards, ends, np.concatenate([[0], ends[lasts]]).astype(np.int64))
 
 
 @dataclass(frozen=True)

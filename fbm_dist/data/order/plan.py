@@ -10,7 +10,8 @@ from fbm_dist.data.order.arrangement import Arrangement
 from fbm_dist.data.order.draw import Draw
 from fbm_dist.data.order.permutation import word
 
-VERSION = 2  # of the order, the random numbers and the pixels: a change here changes every digest
+VERSION = 3  # of the order, the random numbers and the pixels: a change here changes every digest
+NEAR = 50  # attempts to find another film among the clips at hand
 
 
 @dataclass(frozen=True)
@@ -74,9 +75,9 @@ class Order:
         position = self.consumed + (batch * self.micro_batch + slot) * self.world_size + self.rank
         return Place(position, self.clip(position))
 
-    def positions(self) -> Iterator[int]:
-        """Of the global stream, from the start of this one on: all ranks', without end."""
-        return count(self.consumed)
+    def positions(self, first: int) -> Iterator[int]:
+        """Of the global stream from one on: all ranks', without end."""
+        return count(first)
 
     def clip(self, position: int) -> int:
         """Which clip stands at a position of the global stream."""
@@ -87,8 +88,12 @@ class Order:
         return self.arrangement.near(position, word("substitute", self.seed, position, attempt))
 
     def other(self, position: int, attempt: int) -> int:
-        """A clip to show beside the one of a position: attempt 0, 1, ... until one is of another film and can be decoded."""
-        return self.arrangement.near(position, word("other", self.seed, position, attempt))
+        """A clip to show beside the one of a position: attempt 0, 1, ... until one is of another film and can be decoded.
+
+        Of those at hand first, which may be of one film, then of all.
+        """
+        number = word("other", self.seed, position, attempt)
+        return self.arrangement.near(position, number) if attempt < NEAR else number % self.num_clips
 
     def draw(self, position: int) -> Draw:
         """The random numbers of a position."""
@@ -120,9 +125,9 @@ class Pass:
         past = position >= self.num_clips
         return Place(position, self.rank if past and self.rank < self.num_clips else position % self.num_clips, past)
 
-    def positions(self) -> Iterator[int]:
-        """Of the whole pass, all ranks'."""
-        return iter(range(self.num_clips))
+    def positions(self, first: int) -> Iterator[int]:
+        """Of the pass from one on, all ranks'."""
+        return iter(range(first, self.num_clips))
 
     def clip(self, position: int) -> int:
         """Which clip stands at a position."""

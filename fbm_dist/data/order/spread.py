@@ -36,9 +36,9 @@ class Spread(Pass):
     def _total(self) -> int:
         return -(-self.size // self.batch)
 
-    def positions(self) -> Iterator[int]:
-        """Of the whole sample, all ranks'."""
-        return iter(range(self.size))
+    def positions(self, first: int) -> Iterator[int]:
+        """Of the sample from one on, all ranks'."""
+        return iter(range(first, self.size))
 
     def clip(self, position: int) -> int:
         """Which of the kept clips stands at a position of the shuffle."""

@@ -21,14 +21,18 @@ PREFIX = "validation/"
 
 
 def training_filter(data: Data, validation: Validation | None) -> Data:
-    """`data` without the groups that are held out for validation. Done twice it changes nothing more.
+    """`data` without the groups that are held out for validation, also where they are in data sets mixed in. Done twice it changes nothing.
 
     Raises:
         ValueError: `data.filter` holds out another share of its own.
     """
     if validation is None or not validation.hold_out:
         return data
-    return data.model_copy(update={"filter": _held(data.filter, "data.filter", validation, out=False)})
+    mix = tuple(
+        portion.model_copy(update={"filter": _held(portion.filter, "the filter of data.mix", validation, out=False)})
+        for portion in data.mix
+    )
+    return data.model_copy(update={"filter": _held(data.filter, "data.filter", validation, out=False), "mix": mix})
 
 
 def validation_data(data: Data, validation: Validation) -> Data:
@@ -72,18 +76,22 @@ def check_validation(run: Run, players: Sequence[str] = ("model",)) -> None:
     training = training_filter(run.data, validation)
     index = Index.open(run.data.path, run.data.snapshot)
     try:
-        kept = select(index, training.filter, training.clip).kept
+        kept = [select(index, training.filter, training.clip).kept]
+        for portion in training.mix:
+            other = Index.open(portion.path, portion.snapshot)
+            if other.digest == index.digest:  # the same films once more
+                kept.append(select(other, portion.filter, training.clip, both_sides=False).kept)
     except ValueError as error:
         raise ValueError(f"validation: {error}") from None
     try:
         looked_at = validation_data(run.data, validation)
-        held = select(index, looked_at.filter, looked_at.clip).kept
+        held = select(index, looked_at.filter, looked_at.clip.plain).kept
     except ValueError as error:
         raise ValueError(f"validation: {error}".replace("data.filter", "validation.filter")) from None
-    shared = _shared(kept, held)
+    shared = max(_shared(rows, held) for rows in kept)
     if shared:
         raise ValueError(
-            f"{shared} of {len(held)} validation clips are trained on as well: leave them out of data.filter, "
+            f"{shared} of {len(held)} validation clips are trained on as well: leave them out of data.filter and data.mix, "
             "or give validation.hold_out a share"
         )
 

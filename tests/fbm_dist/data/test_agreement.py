@@ -19,7 +19,7 @@ from fbm_dist.data.index.index import cache_folder
 from fbm_dist.data.loader import Loader
 from fbm_dist.data.opened import OpenedData
 from fbm_dist.schema import Data
-from tests.datasets import write_dataset
+from tests.datasets import destroy, write_dataset
 
 Make = Callable[..., Data]
 CPU = torch.device("cpu")
@@ -28,6 +28,7 @@ CPU = torch.device("cpu")
 @pytest.fixture(autouse=True)
 def _nothing_is_remembered(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("FBM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(OpenedData, "of_the_run", None)
 
 
 class Exchange:
@@ -60,10 +61,10 @@ def timed(monkeypatch: pytest.MonkeyPatch, *answers: dict[str, float]) -> list[t
     calls: list[tuple[str, ...]] = []
     lock = threading.Lock()
 
-    def speeds(decoders: tuple[str, ...], *rest: Any) -> dict[str, float]:
+    def speeds(decoders: tuple[str, ...], *rest: Any) -> tuple[dict[str, float], str]:
         with lock:
             calls.append(tuple(decoders))
-            return answers[len(calls) - 1]
+            return answers[len(calls) - 1], "no reason"
 
     monkeypatch.setattr(room, "speeds", speeds)
     return calls
@@ -105,7 +106,7 @@ def test_one_that_fails_on_a_rank_is_taken_by_none(vp9: Path, data_of: Make, mon
 
 def test_where_all_fail_every_rank_says_so(vp9: Path, data_of: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     timed(monkeypatch, {"pyav": 0.0, "dali-cpu": 0.0})
-    with pytest.raises(ValueError, match="pyav and dali-cpu fail to decode the first clips"):
+    with pytest.raises(ValueError, match="pyav and dali-cpu fail to read the first clips: no reason"):
         OpenedData(data_of(vp9), CPU, batch=4).agree(lambda value: [value])
 
 
@@ -138,3 +139,41 @@ def test_a_decoder_that_breaks_is_no_candidate(vp9: Path, data_of: Make, monkeyp
 
     monkeypatch.setattr(measure.graph, "pipeline", broken)
     assert OpenedData(data_of(vp9), CPU, batch=4).decoder == "dali-cpu"
+
+
+def test_a_broken_clip_does_not_cost_the_decoder(tmp_path: Path, data_of: Make) -> None:
+    root = write_dataset(tmp_path / "data", clips=4)
+    destroy(root, "0-clip-0001")
+    opened = OpenedData(data_of(root), CPU, batch=4)
+    opened.agree(lambda value: [value])
+    (kept,) = (cache_folder() / "decoders").iterdir()
+    assert min(json.loads(kept.read_text())["clips_per_second"].values()) > 1
+
+
+def test_a_rank_whose_reading_fails_still_answers(
+    vp9: Path, data_of: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    ranks = [OpenedData(data_of(vp9), CPU, batch=4) for _ in range(2)]
+
+    def gone(*of: Any) -> bytes:
+        raise OSError("the network is gone")
+
+    for part in ranks[1].parts:
+        monkeypatch.setattr(part.tars, "read", gone)
+    exchange = Exchange(2)
+    with ThreadPoolExecutor(2) as pool:
+        jobs = [pool.submit(one.agree, exchange.of(rank)) for rank, one in enumerate(ranks)]
+        for job in jobs:
+            with pytest.raises(ValueError, match=r"fail to read the first clips: .*the network is gone"):
+                job.result()
+    assert "the network is gone" in caplog.text
+
+
+def test_validation_reads_with_the_decoder_of_the_run(
+    vp9: Path, data_of: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timed(monkeypatch, {"pyav": 90.0, "dali-cpu": 40.0})
+    with Loader(data_of(vp9), seed=0, global_batch=4, micro_batch=4) as loader:
+        loader.agree(lambda value: [value], "dali-cpu")
+        assert OpenedData(data_of(vp9, mask=False), CPU, batch=3).decoder == "dali-cpu"
+    assert OpenedData(data_of(vp9, mask=False), CPU, batch=3).decoder == "pyav"

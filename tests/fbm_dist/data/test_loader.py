@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import pickle
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,13 +19,16 @@ import torch
 
 from data_tools.dataset import read_manifest
 from data_tools.sample import Sample
-from data_tools.shards import read_sample, shard_file
+from data_tools.shards import read_sample
 from data_tools.videos import decode_clip
 from fbm_dist.clip import Clip
 from fbm_dist.data.index.index import name_id
 from fbm_dist.data.loader import Loader, label_names, read_once
+from fbm_dist.data.opened import OpenedData
+from fbm_dist.data.order.arrangement import Shuffled
+from fbm_dist.data.order.plan import Order
 from fbm_dist.schema import Data, Filter, Portion
-from tests.datasets import write_dataset
+from tests.datasets import destroy, write_dataset
 
 Make = Callable[..., Data]
 
@@ -50,15 +54,6 @@ def readers() -> set[int]:
 
 def stored(path: Path) -> dict[str, Sample]:
     return {row["key"]: read_sample(path, row) for row in read_manifest(path).to_pylist()}
-
-
-def destroy(path: Path, key: str, extension: str = "mp4") -> None:
-    """Overwrite a member with zeros; the file keeps its size."""
-    row = next(row for row in read_manifest(path).to_pylist() if row["key"] == key)
-    member = next(member for member in row["members"] if member["extension"] == extension)
-    with shard_file(path, row["shard"], "tar").open("r+b") as file:
-        file.seek(member["offset"])
-        file.write(bytes(member["size"]))
 
 
 def test_clips_are_what_the_contract_says(vp9: Path, data_of: Make) -> None:
@@ -184,7 +179,7 @@ def test_decoders_give_the_same_clips(vp9: Path, data_of: Make, kind: str) -> No
         assert scores.flatten().quantile(0.99) < 1.5  # a level of rounding; more at the edge of a part
         errors = (one.video - other.video).abs() * 127.5
         assert errors.mean() < 2.0  # the tolerance of test_frames.py
-        assert errors.flatten().quantile(0.99) <= 12
+        assert errors.flatten().quantile(0.99) <= 16
         assert errors.mean() < 0.3 * (one.video - other.video.roll(1, 0)).abs().mean() * 127.5  # it can fail
 
 
@@ -492,3 +487,18 @@ def test_a_killed_reader_is_an_error_and_no_hang(vp9: Path, data_of: Make) -> No
             psutil.Process(process).kill()
         with pytest.raises(RuntimeError, match="a reader process of the loader ended"):
             list(islice(stream, 50))  # what was read ahead may still come
+
+
+def test_what_is_pickled_to_readers_does_not_grow_with_what_was_read(vp9: Path, data_of: Make) -> None:
+    opened = OpenedData(data_of(vp9), torch.device("cpu"), batch=2)
+    source = opened.source(Order(Shuffled(len(opened), 0), 0, 2, 2), "pyav")
+    before = len(pickle.dumps(source))
+    source.read(0, 0)
+    assert abs(len(pickle.dumps(source)) - before) < 100
+
+
+def test_a_small_block_of_one_film_finds_others_elsewhere(vp9: Path, data_of: Make) -> None:
+    data = data_of(vp9, frames=2, negative=True).model_copy(update={"shuffle": "blocks", "block": 1})
+    root = data.path
+    films = {name_id(sample.metadata.film): sample.metadata.film for sample in stored(root).values()}
+    assert len({films[int(film)] for clip in take(data, 12) for film in clip.film}) == 6

@@ -93,6 +93,7 @@ def test_the_frame_of_another_film_is_any_of_its_own() -> None:
         ({"frames": 4, "within": 3}, "within=3 does not hold 4 different frames"),
         ({"frames": 2, "within": 9, "stride": 2}, "three ways to space the frames"),
         ({"frames": 1, "frames_per_shot": 5, "negative": True}, "frames_per_shot takes single frames"),
+        ({"frames": 1, "frames_per_shot": 5, "within": 3}, "frames_per_shot takes single frames"),
         ({"resize": "box", "mask": False}, "resize=box cuts around the mask"),
         ({"crop_share": 0.9}, "belong to resize=crop"),
     ],
@@ -108,3 +109,9 @@ def test_looks_and_evaluation_leave_nothing_to_chance() -> None:
     moments = {moment(plain, 40, Draw.at(0, 0, position)) for position in range(20)}
     assert [m.shown for m in moments] == [(12, 17, 22, 27)]
     assert plain.length == spec.length
+
+
+def test_features_need_neither_masks_nor_other_films() -> None:
+    spec = ClipSpec(frames=3, offsets=(0, 1, 9), negative=True, resize="box", truth=True)
+    found = ClipSpec.model_validate(spec.pictures.model_dump())
+    assert (found.length, found.mask, found.truth, found.resize, found.offsets) == (3, False, False, "crop", (0, 1, 9))

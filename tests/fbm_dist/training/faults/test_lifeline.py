@@ -225,7 +225,7 @@ def test_a_killed_rank_leaves_no_reader_behind(tmp_path: Path) -> None:
     write_dataset(tmp_path / "data", clips=4)
     (tmp_path / "rank.py").write_text(READER)
     variables = {**os.environ, "PYTHONPATH": str(ROOT), "FBM_CACHE": str(tmp_path / "cache")}
-    shared = set(os.listdir("/dev/shm"))
+    shared = set(Path("/dev/shm").iterdir())
     rank = subprocess.Popen([sys.executable, "rank.py"], cwd=tmp_path, env=variables)
     readers: list[psutil.Process] = []
     try:
@@ -234,7 +234,7 @@ def test_a_killed_rank_leaves_no_reader_behind(tmp_path: Path) -> None:
         assert len(readers) >= 3, "two readers, and Python's resource tracker"
         rank.kill()
         assert not psutil.wait_procs(readers, PATIENCE)[1]
-        assert set(os.listdir("/dev/shm")) <= shared
+        assert set(Path("/dev/shm").iterdir()) <= shared
     finally:
         rank.kill()
         rank.wait()

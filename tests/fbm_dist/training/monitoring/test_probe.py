@@ -138,9 +138,9 @@ def test_only_labelled_clips_are_looked_at_and_no_group_is_cut(films: Path) -> N
 
 
 def test_the_first_clips_are_spread_over_the_data_set(films: Path) -> None:
-    sample = labelled_sample(run_of(films), Probe(max_clips=12))
-    assert len(sample.target) == 12
-    assert len({key[-4:-1] for key in sample.position}) >= 4, "clips 0 to 11 would be of two tens"
+    sample = labelled_sample(run_of(films), Probe(max_clips=18))
+    assert len(sample.target) == 18
+    assert len({key[-4:-1] for key in sample.position}) >= 4, "clips 0 to 17 would be of two tens"
 
 
 def test_groups_of_one_class_each_come_to_both_halves(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,11 @@ from torch.nn import functional as F
 from fbm_dist.clip import Clip
 from fbm_dist.data.index.index import Index
 from fbm_dist.data.index.selection import select
-from fbm_dist.data.loader import read_once
+from fbm_dist.data.loader import Loader, read_once
 from fbm_dist.objectives.fbm.config import FBMConfig
 from fbm_dist.objectives.fbm.objective import FBM
 from fbm_dist.objectives.objective import Loss
-from fbm_dist.schema import Data, Filter, Run, Validation
+from fbm_dist.schema import Data, Filter, Portion, Run, Validation
 from fbm_dist.training.distributed import World, start
 from fbm_dist.training.monitoring.validation import (
     EarlyStopping,
@@ -86,6 +87,24 @@ def test_training_leaves_out_what_validates(films: Path) -> None:
     assert validation_data(training, run.validation) == held
     assert training_filter(run.data, None) == run.data
     check_validation(run)
+
+
+def test_data_sets_mixed_in_leave_the_same_groups_out(films: Path) -> None:
+    run = run_of(films)
+    mixed = run.data.model_copy(update={"mix": (Portion(path=films, weight=2.0),)})
+    training = training_filter(mixed, run.validation)
+    held = set(rows(validation_data(mixed, run.validation)))  # type: ignore[arg-type]
+    with Loader(training, seed=0, global_batch=4, micro_batch=4) as loader:
+        assert loader.num_clips == 2 * len(rows(training))
+        read = {key for clip in islice(loader, 20) for key in clip.key}
+    index = Index.open(films)
+    assert held
+    assert not read & {index.key(row) for row in held}
+    leak = mixed.model_copy(update={"filter": Filter(split="train"), "mix": (Portion(path=films),)})
+    with pytest.raises(ValueError, match=r"validation clips are trained on as well: .* data.mix"):
+        check_validation(
+            run.model_copy(update={"data": leak, "validation": Validation(hold_out=0, filter=Filter(split="val"))})
+        )
 
 
 def test_a_filter_alone_decides_where_nothing_is_held_out(films: Path) -> None:
