@@ -34,6 +34,7 @@ ATTEMPTS = 100  # substitutes that are tried for one place before the data set i
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 STOPS = (signal.SIGTERM, signal.SIGUSR1)  # what asks a trainer to stop
 STEP = 1000  # positions
+UNREACHABLE = "reading shards failed"
 OTHER = "_other"  # ending of the fields of the frame of another film
 
 # What the source can give for a clip: numpy type, number of dimensions. `PAIRED` are there once more for the frame of another film.
@@ -185,7 +186,10 @@ class ClipSource:
 
     def __call__(self, sample: Any) -> tuple[np.ndarray, ...]:
         """DALI's door: `sample` is a SampleInfo."""
-        values = self.read(self.first + sample.iteration, sample.idx_in_batch)
+        try:
+            values = self.read(self.first + sample.iteration, sample.idx_in_batch)
+        except OSError as error:  # object storage does not answer: no clip is at fault. DALI hands on the text alone
+            raise RuntimeError(f"{UNREACHABLE}: {error}") from None
         return tuple(values[name] for name in self.fields)
 
     def read(self, batch: int, slot: int) -> dict[str, np.ndarray]:

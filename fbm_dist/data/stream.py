@@ -20,7 +20,7 @@ from fbm_dist.data.decoding.frames import UndecodableError
 from fbm_dist.data.machine import Readers
 from fbm_dist.data.order.plan import Place
 from fbm_dist.data.shards.ahead import Ahead
-from fbm_dist.data.source import Chosen, ClipSource
+from fbm_dist.data.source import UNREACHABLE, Chosen, ClipSource
 
 log = logging.getLogger("fbm_dist.data")
 
@@ -86,15 +86,11 @@ class Stream:
             except graph.ReaderLostError:
                 self.close()
                 raise
-            except OSError as error:  # object storage does not answer: no clip is at fault, and none is replaced
-                self.close()
-                raise RuntimeError(f"reading shards failed: {_line(error)}") from error
             except RuntimeError as error:
                 self.close()  # DALI: "current pipeline object is no longer valid"
-                try:
-                    self._find_undecodable(error)
-                except OSError as gone:
-                    raise RuntimeError(f"reading shards failed: {_line(gone)}") from gone
+                if UNREACHABLE in str(error):
+                    raise RuntimeError(UNREACHABLE + str(error).partition(UNREACHABLE)[2]) from None
+                self._find_undecodable(error)
         source = self._source
         places = [source.order.place(self._number, slot) for slot in range(self._size)]
         for ahead in self._ahead:

@@ -18,7 +18,6 @@ from typing import Any
 import torch
 from rich.filesize import decimal
 
-from fbm_dist.data.index.index import Index
 from fbm_dist.data.machine import handed_over, readers_of
 from fbm_dist.objectives.objective import Objective
 from fbm_dist.schema import Run
@@ -30,7 +29,6 @@ ROOT = Path(__file__).parents[3]
 PATIENCE = 5.0  # seconds that a network file system may take to show what another node wrote
 SPARE_TEMPORARY = 1e9  # the index's cache and what libraries unpack
 BUSY = 0.2  # share of a GPU's memory in use before the run begins: another process is on it
-SAMPLED = 1000  # clips that the size of a sample is taken from
 
 
 def config(site: Site) -> list[Row]:
@@ -251,16 +249,10 @@ def _first_clip(site: Site) -> dict[str, Any]:
 
 
 def _readers_bytes(site: Site) -> int:
-    """What the readers of this node's ranks hold in shared memory at a time; 0 where the data set cannot tell."""
-    data, training = site.run.data, site.run.training
-    try:
-        rows = Index.open(data.path, data.snapshot).rows[:SAMPLED]
-    except ValueError:  # told by `data`
-        return 0
-    ranks = site.world.local_size
-    readers = readers_of(data, "pyav", training.micro_batch, site.world.device.type, ranks)  # it needs the most
-    masks = int(rows["mask_size"].max()) * training.micro_batch * (readers.prefetch + 1)
-    return ranks * (handed_over(data.clip, training.micro_batch, readers.prefetch) + masks)
+    """What the readers of this node's ranks hold in shared memory at a time, where they decode: it needs the most."""
+    data, batch, ranks = site.run.data, site.run.training.micro_batch, site.world.local_size
+    readers = readers_of(data, "pyav", batch, site.world.device.type, ranks)
+    return ranks * handed_over(data.clip, batch, readers.prefetch)
 
 
 def _free(folder: Path) -> int:
