@@ -6,15 +6,28 @@ import difflib
 import io
 import json
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any, TypeVar, get_args
+from pathlib import Path, PurePath
+from typing import Annotated, Any, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, PlainSerializer, PlainValidator, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
+from upath import UPath
+
+from data_tools.places import Place, place
 
 Model = TypeVar("Model", bound=BaseModel)
 YAML_MARKS = tuple("\"'|>!&*")  # a value that begins with one is more than a plain text
+
+
+def _placed(value: Any) -> Place:
+    if not isinstance(value, str | PurePath | UPath):
+        raise ValueError("give a path, or a URL that fsspec knows (s3://bucket/folder)")
+    return value if isinstance(value, UPath) else place(value)
+
+
+# the type of a key that names a file or folder, here or in object storage
+Where = Annotated[Place, PlainValidator(_placed), PlainSerializer(str, return_type=str)]
 
 
 class ConfigError(ValueError):

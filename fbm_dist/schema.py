@@ -2,36 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BeforeValidator,
-    Field,
-    NonNegativeFloat,
-    NonNegativeInt,
-    PlainSerializer,
-    PlainValidator,
-    model_validator,
-)
-from upath import UPath
+from pydantic import BeforeValidator, Field, NonNegativeFloat, NonNegativeInt, model_validator
 
-from data_tools.config import Config
-from data_tools.places import Place, place
+from data_tools.config import Config, Where
 from data_tools.prune import Pruning
 from fbm_dist.objectives.classifier.config import ClassifierConfig
 from fbm_dist.objectives.families import Pretraining
 
-
-def _place(value: Any) -> Place:
-    if not isinstance(value, str | PurePath | UPath):
-        raise ValueError("give a path, or a URL that fsspec knows (s3://bucket/folder)")
-    return value if isinstance(value, UPath) else place(value)
-
-
-Where = Annotated[
-    Place, PlainValidator(_place), PlainSerializer(str, return_type=str)
-]  # a folder, here or in object storage
 AnyObjective = Annotated[Pretraining | ClassifierConfig, Field(discriminator="family")]
 
 
@@ -186,6 +166,11 @@ class Data(Config):
     prefetch: int | None = Field(None, ge=1)  # batches read ahead; None: by the machine
     max_undecodable: float = Field(0.01, gt=0, le=1)  # stop when a larger share of clips cannot be decoded ...
     undecodable_window: int = Field(1000, ge=1)  # ... among so many
+
+    @property
+    def portions(self) -> tuple[Data | Portion, ...]:
+        """All data sets of the mixture, `path` first."""
+        return (self, *self.mix)
 
 
 class ParameterGroup(Config):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psutil
 
+from fbm_dist.data.decoding.choice import decoded_by_readers
 from fbm_dist.schema import ClipSpec, Data
 
 SHARED = Path("/dev/shm")  # where DALI's reader processes hand over what they read
@@ -47,7 +48,7 @@ def readers_of(data: Data, decoder: str, batch: int, device: str, ranks: int) ->
     """
     share = max(1, int(cores() / ranks))
     free = min(MOST, max(1, share - 1 if device == "cuda" else share // 2))
-    if decoder == "pyav":
+    if decoded_by_readers(decoder):
         workers, threads = free, 1 if device == "cpu" else 2  # of the masks
     elif decoder == "dali-cpu":
         workers, threads = max(1, free // 8), free

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Callable, Sequence
 from functools import cached_property
@@ -14,12 +13,12 @@ from torch import Tensor
 
 from data_tools.places import is_local
 from fbm_dist.clip import Clip
-from fbm_dist.data.decoding.choice import candidates
-from fbm_dist.data.decoding.graph import decoded_by_readers
+from fbm_dist.data.decoding.choice import candidates, decoded_by_readers
 from fbm_dist.data.decoding.measure import CLIPS, Remembered, speeds
 from fbm_dist.data.decoding.pixels import MASK, VIDEO, normalized
 from fbm_dist.data.index import selection
-from fbm_dist.data.index.index import Index, cache_folder
+from fbm_dist.data.index.cache import cache_folder, hashed
+from fbm_dist.data.index.index import Index
 from fbm_dist.data.machine import Readers, check_shared_memory, readers_of
 from fbm_dist.data.order.arrangement import slots_of
 from fbm_dist.data.order.plan import VERSION, Order, Pass
@@ -63,12 +62,12 @@ class OpenedData:
         self.data = data
         self.device = device
         self._batch, self._ranks = batch, ranks
-        portions: tuple[Data | Portion, ...] = (data, *data.mix) if mixed else (data,)
+        self._portions = data.portions if mixed else (data,)
         try:
-            self.slots = slots_of([portion.weight for portion in portions])
+            self.slots = slots_of([portion.weight for portion in self._portions])
         except ValueError as error:
             raise ValueError(f"data.weight and data.mix: {error}") from None
-        self.parts = Parts(_part(portion, data) for portion in portions)
+        self.parts = Parts(_part(portion, data) for portion in self._portions)
         self.truth = data.clip.truth and self._has_truth()
         codecs = frozenset(codec for part in self.parts for codec in part.selected.codecs)
         smallest = min(part.selected.smallest for part in self.parts)
@@ -82,15 +81,14 @@ class OpenedData:
     @cached_property
     def digest(self) -> str:
         """ "data set.filter.clip settings", each hashed; of several data sets their hashes and shares, hashed again."""
-        portions: tuple[Data | Portion, ...] = (self.data, *self.data.mix)
         found = [
             selection.digest(part.index, portion.filter, self.data.clip).split(".")
-            for part, portion in zip(self.parts, portions, strict=False)
+            for part, portion in zip(self.parts, self._portions, strict=True)
         ]
         if len(found) == 1:
             return ".".join(found[0])
         sets, filters, (clip, *_) = zip(*found, strict=True)
-        return f"{_hash(sets, self.slots)}.{_hash(filters)}.{clip}"
+        return f"{hashed(sets, self.slots)}.{hashed(filters)}.{clip}"
 
     @cached_property
     def label_names(self) -> dict[str, tuple[str, ...]]:
@@ -209,14 +207,21 @@ class OpenedData:
     def _labels(self, chosen: list[Chosen]) -> dict[str, np.ndarray]:
         """Class index of each clip by the label's name."""
         found = {name: np.full(len(chosen), -1, np.int64) for name in self.label_names}
-        for part in {id(clip.part): clip.part for clip in chosen}.values():
+        for part, classes in zip(self.parts, self._classes, strict=True):
             own = [i for i, clip in enumerate(chosen) if clip.part is part]
             codes = part.index.labels[[part.row_number(chosen[i].entry) for i in own]]
-            for column, (name, classes) in enumerate(part.index.label_names.items()):
-                number = {known: i for i, known in enumerate(self.label_names[name])}
-                table = np.array([*(number[known] for known in classes), -1])  # -1: the clip has no such label
+            for column, (name, table) in enumerate(classes.items()):
                 found[name][own] = table[codes[:, column]]
         return found
+
+    @cached_property
+    def _classes(self) -> list[dict[str, np.ndarray]]:
+        """Of each data set by the label's name: class index there -> here; the last is -1, for clips without the label."""
+        number = {name: {known: i for i, known in enumerate(known)} for name, known in self.label_names.items()}
+        return [
+            {name: np.array([*(number[name][one] for one in own), -1]) for name, own in part.index.label_names.items()}
+            for part in self.parts
+        ]
 
     def _integers(self, values: Any) -> Tensor:
         return torch.from_numpy(np.array(values, np.int64)).to(self.device, non_blocking=True)
@@ -237,7 +242,3 @@ def _part(portion: Data | Portion, data: Data) -> Part:
     limit = None if data.cache_gb is None else max(1, int(data.cache_gb * 1e9))
     cache = None if is_local(index.root) else ShardCache(limit=limit)
     return Part(index, selected, Tars(index.root, index.shards, index.tars["bytes"], index.tars["sha256"], cache))
-
-
-def _hash(*words: object) -> str:
-    return hashlib.sha256(repr(words).encode()).hexdigest()[:16]

@@ -2,37 +2,34 @@
 
 from __future__ import annotations
 
-import ctypes
-import multiprocessing
-import os
-import signal
-import threading
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import accumulate
 from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from jaxtyping import UInt8
 
+from fbm_dist.data.decoding.choice import decoded_by_readers
 from fbm_dist.data.decoding.frames import FrameReader, Stored, UndecodableError
 from fbm_dist.data.decoding.masks import squares, strip_of
 from fbm_dist.data.decoding.region import Region, region
 from fbm_dist.data.index.index import CODECS, Index
 from fbm_dist.data.index.selection import Selected
+from fbm_dist.data.lazy import Lazy
 from fbm_dist.data.order.draw import Draw, Moment, moment, negative
 from fbm_dist.data.order.plan import Order, Pass, Place
+from fbm_dist.data.process import live_and_die_with_the_parent
 from fbm_dist.data.shards.tars import ShardReadError, Tars
 from fbm_dist.schema import ClipSpec
 
+Value = TypeVar("Value")
+
 ATTEMPTS = 100  # substitutes that are tried for one place before the data set is called unreadable
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
-STOPS = (signal.SIGTERM, signal.SIGUSR1)  # what asks a trainer to stop
 STEP = 1000  # positions
 UNREACHABLE = "reading shards failed"
 OTHER = "_other"  # ending of the fields of the frame of another film
@@ -40,10 +37,8 @@ OTHER = "_other"  # ending of the fields of the frame of another film
 # What the source can give for a clip: numpy type, number of dimensions. `PAIRED` are there once more for the frame of another film.
 FIELDS = {
     "what": ("int64", 1),  # attempt (0: the clip that the plan names); likewise of the other film's
-    "picture": (
-        "uint8",
-        4,
-    ),  # decoded squares (t, 3, size, size) in the order in which they are shown; in place of the next five
+    # decoded squares (t, 3, size, size) in the order in which they are shown; in place of the next five
+    "picture": ("uint8", 4),
     "encoded": ("uint8", 1),  # mp4 bytes
     "frames": ("int32", 1),  # of them, the frames to decode, ascending
     "turn": ("int32", 1),  # order in which the decoded frames are shown
@@ -86,17 +81,12 @@ class Row(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Part:
+class Part(Lazy):
     """A data set that takes part: its index, the clips that were chosen, and where their bytes are."""
 
     index: Index
     selected: Selected
     tars: Tars
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {
-            name: self.__dict__[name] for name in self.__dataclass_fields__
-        }  # not the arrays, which are as long as the data
 
     @cached_property
     def _kept(self) -> np.ndarray:
@@ -171,14 +161,14 @@ class ClipSource:
         self.bad: set[int] = set()  # numbers of clips that cannot be decoded
         self.first = 0  # number of the batch that DALI calls its first
         self.fields = _fields(spec, decoder, truth)
-        self._truth = truth
+        self._decoder, self._truth = decoder, truth
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_reader"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        _live_and_die_with_the_parent()
+        live_and_die_with_the_parent()
 
     @cached_property
     def _reader(self) -> FrameReader:
@@ -201,11 +191,11 @@ class ClipSource:
         place = self.order.place(batch, slot)
         room, frames = self.room(self.spec.length), self.spec.frames
         own = {name: whole[:frames] for name, whole in room.items()}
-        attempt, chosen, values = self._first_readable(self.clips(place), own)
+        attempt, chosen, values = self.first_good(self.clips(place), partial(self.load, room=own))
         what = [attempt]
         if self.spec.negative:
             last = {name: whole[frames:] for name, whole in room.items()}
-            attempt, _, others = self._first_readable(self.others(place, chosen), last)
+            attempt, _, others = self.first_good(self.others(place, chosen), partial(self.load, room=last))
             values |= {name + OTHER: others[name] for name in PAIRED if name in others}
             what.append(attempt)
         return values | room | {"what": np.array(what, np.int64)}
@@ -220,11 +210,10 @@ class ClipSource:
         }
         return {name: np.empty(shape, np.uint8) for name, shape in shapes.items() if name in self.fields}
 
-    def alone(self, decoder: str) -> ClipSource:
+    def alone(self) -> ClipSource:
         """Reads single clips for the same graph: without others beside them."""
-        return ClipSource(
-            self.parts, self.order, self.spec.model_copy(update={"negative": False}), decoder, self._truth
-        )
+        spec = self.spec.model_copy(update={"negative": False})
+        return ClipSource(self.parts, self.order, spec, self._decoder, self._truth)
 
     def clips(self, place: Place) -> Iterator[Chosen]:
         """The clip that the plan names, then its substitutes."""
@@ -251,10 +240,16 @@ class ClipSource:
         taken = negative(row.frames, beside.draw, beside.moment.mirror, centre=self.spec.window == "centre")
         return Chosen(number, part, entry, row, beside.draw, taken)
 
-    def _first_readable(
-        self, candidates: Iterator[Chosen | None], room: dict[str, np.ndarray]
-    ) -> tuple[int, Chosen, dict[str, np.ndarray]]:
-        """Attempt, clip and values of the first that can be read."""
+    def first_good(
+        self, candidates: Iterator[Chosen | None], use: Callable[[Chosen], Value]
+    ) -> tuple[int, Chosen, Value]:
+        """Attempt, clip and what was made of it, of the first candidate that can be used; those that cannot are remembered as bad.
+
+        Args:
+            use: raises UndecodableError for a clip that is at fault.
+        Raises:
+            ValueError: none of them can.
+        """
         of_other_films, reason = 0, ""
         for attempt, chosen in enumerate(candidates):
             if chosen is None:
@@ -263,20 +258,14 @@ class ClipSource:
             if chosen.number in self.bad:
                 continue
             try:
-                return attempt, chosen, self.load(chosen, room)
+                return attempt, chosen, use(chosen)
             except UndecodableError as error:
                 self.bad.add(chosen.number)
                 reason = f"; the last one ({chosen.key}): {error}"
-        raise self.exhausted(of_other_films, reason)
-
-    def exhausted(self, usable: int, reason: str = "") -> ValueError:
-        """What is said where no attempt at a place led to a clip, though `usable` of them were of the films that were wanted."""
         root = self.parts[0].index.root
-        if not usable:
-            return ValueError(
-                f"{root}: {ATTEMPTS} clips were of the same film: data.clip.negative needs others at hand"
-            )
-        return ValueError(f"{root}: none of {usable} clips could be decoded{reason}")
+        if not of_other_films:
+            raise ValueError(f"{root}: {ATTEMPTS} clips were of the same film: data.clip.negative needs others at hand")
+        raise ValueError(f"{root}: none of {of_other_films} clips could be decoded{reason}")
 
     def load(self, chosen: Chosen, room: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """`FIELDS` of one clip.
@@ -288,16 +277,19 @@ class ClipSource:
         """
         row, taken, fields = chosen.row, chosen.moment, self.fields
         values: dict[str, np.ndarray] = {}
-        if "mask" in fields:
-            values["mask"] = self._member(chosen, "truth" if self.spec.use_truth_as_mask else "mask")
+        mask: np.ndarray | None = None
+        if self.spec.mask or self.spec.use_truth_as_mask:
+            mask = self._member(chosen, "truth" if self.spec.use_truth_as_mask else "mask")
+        if mask is not None and "mask" in fields:
+            values["mask"] = mask
         if "truth" in fields:
             values["truth"] = self._member(chosen, "truth")
         if "strip" in fields:
             values["strip"] = np.array([row.frames, row.mask_height, row.mask_width, 1], np.int32)
             values["shown"] = np.array(taken.shown, np.int32)
         shown: np.ndarray | None = None
-        if "mask_squares" in fields or self.spec.resize == "box":
-            shown = self._masks(chosen, "truth" if self.spec.use_truth_as_mask else "mask")
+        if mask is not None and ("mask_squares" in fields or self.spec.resize == "box"):
+            shown = _shown(chosen, mask)
         part = region(self.spec, row.height, row.width, chosen.draw, shown)
         if "corner" in fields:
             whole = Region(0, 0, row.height, row.width)
@@ -311,16 +303,10 @@ class ClipSource:
         if shown is not None and "mask_squares" in room:
             squares(shown, list(room["mask_squares"]), part, size, soft=True)
         if "truth_squares" in room:
-            squares(self._masks(chosen, "truth"), list(room["truth_squares"]), part, size, soft=False)
+            squares(_shown(chosen, self._member(chosen, "truth")), list(room["truth_squares"]), part, size, soft=False)
         into = [room["picture"][taken.turn.index(i)] for i in range(len(taken.frames))]
         self._reader.read(encoded.tobytes(), taken.frames, chosen.stored, into, part)
         return values | room
-
-    def _masks(self, chosen: Chosen, name: str) -> UInt8[np.ndarray, "t h w"]:
-        """The masks of the frames that are shown."""
-        row = chosen.row
-        data = self._member(chosen, name).tobytes()
-        return strip_of(data, row.frames, row.mask_height, row.mask_width)[list(chosen.moment.shown)]
 
     def _member(self, chosen: Chosen, name: str) -> np.ndarray:
         """The bytes of a member, straight from its place in the tar."""
@@ -366,48 +352,16 @@ class ClipSource:
 _PLACES = {name: attrgetter(name, f"{name}_size") for name in ("video", "mask", "truth")}
 
 
-def _live_and_die_with_the_parent() -> None:
-    """In a reader process: signals are the trainer's affair, and a trainer that was killed leaves no reader behind.
-
-    Slurm and DeepSpeed's `launch` signal every process of a job; a reader that obeyed would take away the trainer's last step.
-    Its own SIGTERM, by which DALI ends readers, is told apart by its sender. `STOPS` came blocked from the parent (decoding/graph.py).
-    """
-    parent = multiprocessing.parent_process()
-    if parent is None or threading.current_thread() is not threading.main_thread():
-        return
-    _keep_freed_memory()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-    def wait() -> None:
-        parent.join()
-        os._exit(1)  # the main thread may wait for work that nobody sends any more
-
-    def obey() -> None:
-        while True:
-            told = signal.sigwaitinfo(STOPS)
-            if told.si_signo == signal.SIGTERM and told.si_pid == parent.pid:
-                os._exit(1)
-
-    signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
-    for work in (wait, obey):
-        threading.Thread(target=work, daemon=True).start()
-
-
-def _keep_freed_memory() -> None:
-    """Pictures of a megabyte come and go: glibc would give each back to the kernel and have the next one's pages cleared again.
-
-    That costs a reader 4 % of its time. What it holds is bounded by a batch.
-    """
-    with suppress(OSError, AttributeError):  # another C library
-        libc = ctypes.CDLL(None)
-        libc.mallopt(M_MMAP_THRESHOLD, 1 << 30)
-        libc.mallopt(M_TRIM_THRESHOLD, 1 << 30)
+def _shown(chosen: Chosen, strip: np.ndarray) -> UInt8[np.ndarray, "t h w"]:
+    """Of masks as they are stored (PNG bytes), those of the frames that are shown."""
+    row = chosen.row
+    return strip_of(strip.tobytes(), row.frames, row.mask_height, row.mask_width)[list(chosen.moment.shown)]
 
 
 def _fields(spec: ClipSpec, decoder: str, truth: bool) -> tuple[str, ...]:
     """What the graph of decoding/graph.py asks for with these settings, and nothing that it would not use."""
     masks = {name for name, wanted in (("mask", spec.mask or spec.use_truth_as_mask), ("truth", truth)) if wanted}
-    if decoder == "pyav":
+    if decoded_by_readers(decoder):
         return tuple(name for name in FIELDS if name in {"what", "picture", *(f"{mask}_squares" for mask in masks)})
     asked = {"what", "encoded", "frames"} | ({"turn"} if spec.reverse or spec.within is not None else set())
     if masks:

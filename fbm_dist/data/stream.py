@@ -6,8 +6,8 @@ import gc
 import logging
 import pickle
 from collections import deque
-from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -119,9 +119,8 @@ class Stream:
         self._source.first = self._number
         far = [(number, part) for number, part in enumerate(self._source.parts) if not is_local(part.index.root)]
         for number, part in far:
-            copy: ClipSource = pickle.loads(
-                pickle.dumps(self._source)
-            )  # the thread's own: what an order keeps is not shared
+            # the thread's own: what an order keeps is not shared
+            copy: ClipSource = pickle.loads(pickle.dumps(self._source))
             size = int(part.index.tars["bytes"].max())
             at_hand = max(1, part.tars.cache.limit // (2 * size)) if part.tars.cache else 1
             self._ahead.append(Ahead(part.tars, copy.needed(number, at_hand), self._shards_ahead))
@@ -166,38 +165,29 @@ class Stream:
         """
         before = len(self._source.bad)
         ahead = self._readers.prefetch + 1  # the failure may stem from a batch that was read ahead
-        alone = self._source.alone(self._options["decoder"])
+        alone = self._source.alone()
         for number in range(self._number, self._number + ahead):
             for slot in range(self._size):
                 place = self._source.order.place(number, slot)
-                good = self._first_that_passes(alone, self._source.clips(place))
+                _, good, _ = self._source.first_good(self._source.clips(place), partial(self._try, alone))
                 if self._source.spec.negative:
-                    self._first_that_passes(alone, self._source.others(place, good))
+                    self._source.first_good(self._source.others(place, good), partial(self._try, alone))
         if len(self._source.bad) == before:
             raise RuntimeError(f"reading batches failed, and no single clip is at fault: {_line(error)}") from error
 
-    def _first_that_passes(self, alone: ClipSource, candidates: Iterator[Chosen | None]) -> Chosen:
-        """Mark the clips of a place as bad until one passes.
+    def _try(self, alone: ClipSource, chosen: Chosen) -> None:
+        """Run one clip through the graph.
 
         Raises:
-            ValueError: none of them does.
+            UndecodableError: it breaks it.
         """
-        of_other_films = 0
-        for chosen in candidates:
-            if chosen is None:
-                continue
-            of_other_films += 1
-            if chosen.number in self._source.bad:
-                continue
-            try:
-                values = alone.load(chosen, alone.room(len(chosen.moment.turn))) | {"what": np.zeros(1, np.int64)}
-                sample = tuple(values[name] for name in alone.fields)
-                graph.pipeline(alone, batch=1, samples=[sample], **self._options).run()
-                return chosen
-            except (RuntimeError, UndecodableError) as error:
-                self._source.bad.add(chosen.number)
-                self._report(chosen, _line(error))
-        raise self._source.exhausted(of_other_films)
+        try:
+            values = alone.load(chosen, alone.room(len(chosen.moment.turn))) | {"what": np.zeros(1, np.int64)}
+            sample = tuple(values[name] for name in alone.fields)
+            graph.pipeline(alone, batch=1, samples=[sample], **self._options).run()
+        except (RuntimeError, UndecodableError) as error:
+            self._report(chosen, _line(error))
+            raise UndecodableError(_line(error)) from None
 
 
 def _tensor(output: Any, device: torch.device) -> Tensor:

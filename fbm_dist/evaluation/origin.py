@@ -12,7 +12,7 @@ from fbm_dist.data.index.index import Index, name_id
 from fbm_dist.data.index.selection import Selected, digest, select
 from fbm_dist.evaluation.candidates import Candidate
 from fbm_dist.evaluation.clips import LabelledClips
-from fbm_dist.schema import Data, Filter, Portion
+from fbm_dist.schema import Data, Filter
 
 
 def seen_in_pretraining(candidate: Candidate, tested: LabelledClips, data: Data) -> str:
@@ -30,8 +30,7 @@ def seen_in_pretraining(candidate: Candidate, tested: LabelledClips, data: Data)
     if pretraining is not None:
         try:
             seen: set[str] = set()
-            portions: tuple[Data | Portion, ...] = (pretraining, *pretraining.mix)
-            for portion in portions:
+            for portion in pretraining.portions:
                 index = Index.open(portion.path, portion.snapshot)
                 selected = select(index, portion.filter, pretraining.clip, both_sides=False)
                 seen |= _seen(index, selected, tested)

@@ -37,3 +37,8 @@ def candidates(wanted: str, device: str, codecs: Collection[str], smallest: int)
             f"data.decode=auto, or one of {', '.join(can)} (for dali-cpu: prepare the data set with codec=vp9)"
         )
     return left[:1]
+
+
+def decoded_by_readers(decoder: str) -> bool:
+    """Reader processes decode, and frames and masks come into the graph as squares; else the graph decodes."""
+    return decoder == "pyav"

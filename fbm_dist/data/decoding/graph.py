@@ -18,7 +18,8 @@ import numpy as np
 from nvidia.dali import fn, types
 from nvidia.dali.pipeline import Pipeline
 
-from fbm_dist.data.source import FIELDS, OTHER, STOPS, ClipSource
+from fbm_dist.data.process import STOPS
+from fbm_dist.data.source import FIELDS, OTHER, ClipSource
 from fbm_dist.schema import ClipSpec
 
 TYPES = {
@@ -95,7 +96,7 @@ def pipeline(
     samples: Sequence[tuple[np.ndarray, ...]] | None = None,
 ) -> Running:
     """A running pipeline. Its outputs: `what`, then as squares of bytes video and, where asked for, mask and truth: (t, h, w, c), or where
-    the readers decode (`decoded_by_readers`) (t, c, h, w) and (t, h, w).
+    the readers decode (`choice.decoded_by_readers`) (t, c, h, w) and (t, h, w).
 
     Args:
         device_id: the GPU; None builds the same graph on the CPU.
@@ -145,11 +146,6 @@ def _graph(clip: dict[str, Any], spec: ClipSpec, decoder: str, gpu: bool) -> Ite
     ):
         if name in clip:
             yield _joined([_square(_strip(clip, name, gpu, of), clip, spec, interpolation, of) for of in _films(spec)])
-
-
-def decoded_by_readers(decoder: str) -> bool:
-    """Frames and masks come into the graph as squares."""
-    return decoder == "pyav"
 
 
 def _films(spec: ClipSpec) -> tuple[str, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import platform
@@ -15,6 +14,7 @@ import numpy as np
 
 from data_tools.places import atomic
 from fbm_dist.data.decoding import graph
+from fbm_dist.data.index.cache import hashed
 from fbm_dist.data.machine import Readers
 from fbm_dist.data.source import ClipSource
 
@@ -96,8 +96,7 @@ class Remembered:
     def __init__(self, folder: Path, *what: object) -> None:
         """`what`: all that the answer depends on, besides this machine and the versions of the decoders."""
         known = (platform.node(), version("av"), version("nvidia-dali-cuda130"), *what)
-        name = hashlib.sha256(repr(known).encode()).hexdigest()[:32]
-        self._path = folder / "decoders" / f"{name}.json"
+        self._path = folder / "decoders" / f"{hashed(*known)}.json"
 
     def get(self) -> str | None:
         """The decoder, if it was chosen before."""

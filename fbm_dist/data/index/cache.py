@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import platform
@@ -35,6 +36,11 @@ def cache_folder() -> Path:
     raise ValueError(
         f"no writable cache folder ({', '.join(map(str, candidates))}); set FBM_CACHE to one of this machine"
     )
+
+
+def hashed(*words: object) -> str:
+    """64 bits, as text."""
+    return hashlib.sha256(repr(words).encode()).hexdigest()[:16]
 
 
 def built(folder: Path, write: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
@@ -73,9 +79,8 @@ def _lock(folder: Path) -> Iterator[None]:
 def _build(folder: Path, write: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
     """Write beside the final place, then rename: a reader sees all of it or nothing."""
     prefix = f".{folder.name}-{platform.node()}-"
-    for left in folder.parent.glob(
-        f"{prefix}*"
-    ):  # by a process that was killed: who holds the lock is alone on this machine
+    # by a process that was killed: who holds the lock is alone on this machine
+    for left in folder.parent.glob(f"{prefix}*"):
         shutil.rmtree(left, ignore_errors=True)
     temporary = Path(tempfile.mkdtemp(prefix=prefix, dir=folder.parent))
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
 import json
 import logging
 import math
@@ -13,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fbm_dist.data.index.arrays import Chunk, chunks, mapped
-from fbm_dist.data.index.cache import built
+from fbm_dist.data.index.cache import built, hashed
 from fbm_dist.data.index.exclusion import open_exclusion
 from fbm_dist.data.index.index import Index, name_id
 from fbm_dist.schema import ClipSpec, Filter
@@ -51,11 +50,6 @@ def warn_of_strange_lines(chosen: Filter) -> None:
             "data.filter.exclude_keys=%s: %d lines are no keys of clips (e.g. %r) and exclude nothing",
             *(chosen.exclude_keys, exclusion.strange, exclusion.example),
         )
-
-
-def hashed(*words: object) -> str:
-    """64 bits, as text."""
-    return hashlib.sha256(repr(words).encode()).hexdigest()[:16]
 
 
 def filters(index: Index, chosen: Filter) -> Iterator[Condition]:

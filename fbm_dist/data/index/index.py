@@ -16,6 +16,7 @@ import numpy as np
 from data_tools.places import Place, is_local, line
 from fbm_dist.data.index.arrays import mapped
 from fbm_dist.data.index.cache import built, cache_folder
+from fbm_dist.data.lazy import Lazy
 
 log = logging.getLogger("fbm_dist.data")
 
@@ -62,7 +63,7 @@ def name_id(name: str) -> int:
 
 
 @dataclass(frozen=True)
-class Index:
+class Index(Lazy):
     """One snapshot of a data set. Small enough to pickle: the arrays are opened where they are used.
 
     Attributes:
@@ -87,9 +88,6 @@ class Index:
     groups: tuple[str, ...]
     verdicts: tuple[str, ...]
     label_names: dict[str, tuple[str, ...]] = field(hash=False)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: self.__dict__[name] for name in self.__dataclass_fields__}  # not the open arrays
 
     @cached_property
     def rows(self) -> np.memmap:

@@ -12,17 +12,17 @@ from typing import Any
 import numpy as np
 
 from fbm_dist.data.index.arrays import ArrayFile, Chunk, chunks, mapped, read_part
-from fbm_dist.data.index.cache import built
+from fbm_dist.data.index.cache import built, hashed
 from fbm_dist.data.index.filters import (
     Condition,
     check_hold_out,
     filter_text,
     filters,
-    hashed,
     needs,
     warn_of_strange_lines,
 )
 from fbm_dist.data.index.index import CODECS, Index
+from fbm_dist.data.lazy import Lazy
 from fbm_dist.data.order.plan import VERSION as PLAN_VERSION
 from fbm_dist.schema import ClipSpec, Filter
 
@@ -34,7 +34,7 @@ KEPT, FRAMES, STARTS = "kept.npy", "frames.npy", "starts.npy"
 
 
 @dataclass(frozen=True)
-class Selected:
+class Selected(Lazy):
     """The clips that take part; with `frames_per_shot` an entry for each of their frames that do. Small enough to pickle.
 
     Attributes:
@@ -52,9 +52,6 @@ class Selected:
     codecs: tuple[str, ...]
     smallest: int
     without_truth: int
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: self.__dict__[name] for name in self.__dataclass_fields__}  # not the open arrays
 
     def __len__(self) -> int:
         return self.entries

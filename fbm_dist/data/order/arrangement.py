@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
 from typing import Protocol, runtime_checkable
@@ -12,6 +12,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Int64
 
+from fbm_dist.data.lazy import Lazy
 from fbm_dist.data.order.permutation import permutation
 
 CYCLE = 1000  # positions in which every data set of a mixture has exactly its share
@@ -60,7 +61,7 @@ class _Epoch:
 
 
 @dataclass(frozen=True, eq=False)
-class Blocks:
+class Blocks(Lazy):
     """Every clip once an epoch, but a shard is read in one stretch: shards are shuffled, then the clips of `block` of them together.
 
     For shards that have to be brought from afar: each is needed for the length of one block, and nobody has to hold more than
@@ -74,12 +75,11 @@ class Blocks:
     block: int
     seed: int
     part: int = 0
-    _epochs: dict[int, _Epoch] = field(default_factory=dict, init=False, repr=False)
 
-    def __getstate__(self) -> dict[str, object]:
-        return {name: value for name, value in self.__dict__.items() if name in ("starts", "block", "seed", "part")} | {
-            "_epochs": {}
-        }
+    @cached_property
+    def _epochs(self) -> dict[int, _Epoch]:
+        """Those that were asked for last."""
+        return {}
 
     @property
     def size(self) -> int:

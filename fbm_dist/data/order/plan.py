@@ -125,9 +125,14 @@ class Pass:
         past = position >= self.num_clips
         return Place(position, self.rank if past and self.rank < self.num_clips else position % self.num_clips, past)
 
+    @property
+    def size(self) -> int:
+        """Clips of all ranks together."""
+        return self.num_clips
+
     def positions(self, first: int) -> Iterator[int]:
         """Of the pass from one on, all ranks'."""
-        return iter(range(first, self.num_clips))
+        return iter(range(first, self.size))
 
     def clip(self, position: int) -> int:
         """Which clip stands at a position."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from fbm_dist.data.order.permutation import Permutation
@@ -35,10 +34,6 @@ class Spread(Pass):
     @property
     def _total(self) -> int:
         return -(-self.size // self.batch)
-
-    def positions(self, first: int) -> Iterator[int]:
-        """Of the sample from one on, all ranks'."""
-        return iter(range(first, self.size))
 
     def clip(self, position: int) -> int:
         """Which of the kept clips stands at a position of the shuffle."""

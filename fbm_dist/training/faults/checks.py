@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from rich.filesize import decimal
 
-from fbm_dist.data.machine import handed_over, readers_of
+from fbm_dist.data.machine import SHARED, handed_over, readers_of
 from fbm_dist.objectives.objective import Objective
 from fbm_dist.schema import Run
 from fbm_dist.training.engines.turn import player_module
@@ -146,7 +146,7 @@ def disk(site: Site) -> list[Row]:
 
 def shared_memory(site: Site) -> list[Row]:
     """The reader processes hand clips over in /dev/shm: where that is too small (containers: 64 MB) they die by SIGBUS."""
-    told = site.everywhere(lambda: (_free(Path("/dev/shm")), _readers_bytes(site)))
+    told = site.everywhere(lambda: (_free(SHARED), _readers_bytes(site)))
     short = [rank for rank, (free, needed) in enumerate(told) if free < needed]
     free, needed = told[short[0]] if short else min(told)
     numbers = {"free_bytes": float(free), "needed_bytes": float(needed)}

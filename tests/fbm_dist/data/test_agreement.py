@@ -15,7 +15,7 @@ import torch
 
 from fbm_dist.data import opened as room
 from fbm_dist.data.decoding import measure
-from fbm_dist.data.index.index import cache_folder
+from fbm_dist.data.index.cache import cache_folder
 from fbm_dist.data.loader import Loader
 from fbm_dist.data.opened import OpenedData
 from fbm_dist.schema import Data
