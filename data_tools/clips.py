@@ -24,7 +24,7 @@ from data_tools.sample import Metadata, Sample
 from data_tools.schema import Prepare
 from data_tools.shots import detector
 from data_tools.sources.films import Film
-from data_tools.sources.labels import Annotation, annotation_of
+from data_tools.sources.labels import Annotation, annotation_of, span_edges
 from data_tools.truth import Truth, true_masks
 from data_tools.videos import Damage, Frame, Unusable, encode, encode_image
 
@@ -39,7 +39,7 @@ class Tally:
 
     frames: int = 0  # read, at the constant rate
     shots: int = 0
-    short_frames: int = 0  # left out: rests of shots below `min_frames`
+    short_frames: int = 0  # left out: rests of shots (between edges of spans) below `min_frames`
     notes: list[str] = field(default_factory=list)
 
 
@@ -81,7 +81,7 @@ def film_clips(
         raise Unusable("no true masks beside it, and masks.kind is given")
     without_truth = 0
     least = 1 if film.kind == "picture" else settings.min_frames
-    for shot, start, piece in pieces(_counted(frames, settings, beat, tally), settings):
+    for shot, start, piece in pieces(_counted(frames, settings, beat, tally), settings, span_edges(rows)):
         tally.shots = shot + 1
         if len(piece) < least:
             tally.short_frames += len(piece)
@@ -103,31 +103,41 @@ def film_clips(
         raise Unusable(f"{damage.packets} damaged packets, only {tally.frames} frames could be decoded")
 
 
-def pieces(frames: Iterable[Frame], settings: Prepare) -> Iterator[Piece]:
-    """Cut frames into shots, and shots into runs of at most `max_frames` contiguous frames of about equal length."""
+def pieces(frames: Iterable[Frame], settings: Prepare, edges: frozenset[int] = frozenset()) -> Iterator[Piece]:
+    """Cut frames into shots, and shots into runs of at most `max_frames` contiguous frames of about equal length.
+
+    Args:
+        edges: frames before which a shot is cut as well, and goes on (`span_edges`).
+    """
     current: list[Frame] = []
     shot, start = -1, 0
     for begins, frame in _with_cuts(frames, settings):
-        if begins:
-            for part in _rest(current, settings.max_frames):
+        if begins or start + len(current) in edges:
+            for part in _rest(current, settings):
                 yield shot, start, part
                 start += len(part)
-            current, shot = [], shot + 1
+            current = []
+            shot += begins
         current.append(frame)
         if len(current) >= 2 * settings.max_frames:  # what follows is still enough for a clip
             yield shot, start, current[: settings.max_frames]
             current = current[settings.max_frames :]
             start += settings.max_frames
-    for part in _rest(current, settings.max_frames):
+    for part in _rest(current, settings):
         yield shot, start, part
         start += len(part)
 
 
-def _rest(frames: list[Frame], most: int) -> list[list[Frame]]:
-    """The end of a shot (fewer than two full clips), as one clip or two halves."""
-    if len(frames) <= most:
+def _rest(frames: list[Frame], settings: Prepare) -> list[list[Frame]]:
+    """The end of a shot, or what is left before an edge (fewer than two full clips), as one clip or two halves.
+
+    Where halves would be too short (FBM's chunks of exactly 32 frames), a full clip and what is left.
+    """
+    if len(frames) <= settings.max_frames:
         return [frames] if frames else []
     middle = (len(frames) + 1) // 2
+    if len(frames) - middle < settings.min_frames:
+        middle = settings.max_frames
     return [frames[:middle], frames[middle:]]
 
 

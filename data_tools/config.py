@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePath
 from typing import Annotated, Any, TypeVar, get_args
 
@@ -40,11 +40,15 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
-def load(schema: type[Model], path: str | Path | None = None, overrides: Sequence[str] = ()) -> Model:
+# what a file is an image of: a model, or a function that chooses one by the file's tree
+Schema = type[Model] | Callable[[dict[str, Any]], type[Model]]
+
+
+def load(schema: Schema[Model], path: str | Path | None = None, overrides: Sequence[str] = ()) -> Model:
     """Read `path` (YAML 1.2), apply `overrides` ("a.b=c", value in YAML), validate as `schema`.
 
     Args:
-        schema: the pydantic model that the file is an image of.
+        schema: the pydantic model that the file is an image of, or a function that chooses it by the tree, overrides included.
         path: the YAML file; None starts from the schema's defaults.
         overrides: dotted assignments, applied in order, e.g. `["data.path=shards", "optimizer.lr=1e-4"]`.
     Raises:
@@ -55,6 +59,11 @@ def load(schema: type[Model], path: str | Path | None = None, overrides: Sequenc
     for override in overrides:
         raw.update(_assign(tree, override))
     where = str(path) if path is not None else schema.__name__
+    if not isinstance(schema, type):
+        try:
+            schema = schema(tree)
+        except ConfigError as error:
+            raise ConfigError(f"{where}: {error}") from None
     return _validate(schema, tree, raw, where)
 
 
@@ -149,7 +158,7 @@ def _without_tags(tree: Any, loc: Sequence[str | int]) -> tuple[str, ...]:
 def _explain(schema: type[BaseModel], tree: dict[str, Any], e: Any, where: str) -> str:
     path = ".".join(_without_tags(tree, e["loc"]))
     if e["type"] == "extra_forbidden":
-        valid = list(_keys(schema))
+        valid = list(_keys(schema, tree))
         near = difflib.get_close_matches(path, valid, n=1, cutoff=0.0)
         leaf = [k for k in valid if k.rpartition(".")[2] == path.rpartition(".")[2]]
         best = leaf[0] if leaf else (near[0] if near else "none")
@@ -157,6 +166,10 @@ def _explain(schema: type[BaseModel], tree: dict[str, Any], e: Any, where: str) 
     if e["type"] == "missing":
         needed = _required(schema, path) or path
         return f"{where}: {needed!r} is missing; give it in the file or as {needed}=VALUE"
+    if e["type"].startswith("union_tag"):
+        key, known = e["ctx"]["discriminator"].strip("'"), e["ctx"].get("expected_tags")
+        choices = known or ", ".join(repr(name) for name in _choices(schema, path, key))
+        return f"{where}: {path}.{key} says which of {choices} is meant; give it in the file or as {path}.{key}=VALUE"
     message = e["msg"].removeprefix("Value error, ")
     got = e.get("input")
     shown = "" if isinstance(got, dict) else f" (got {json.dumps(got, default=str)})"
@@ -174,12 +187,33 @@ def _required(schema: type[BaseModel], path: str) -> str | None:
     return None
 
 
-def _keys(schema: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """Every dotted key that `schema` accepts."""
+def _keys(schema: type[BaseModel], tree: Any, prefix: str = "") -> Iterator[str]:
+    """Every dotted key that `schema` accepts; of a union that a key tells apart, those of the model that `tree` names."""
     for name, field in schema.model_fields.items():
         yield prefix + name
-        for model in _models(field.annotation):
-            yield from _keys(model, f"{prefix}{name}.")
+        inner = tree.get(name) if isinstance(tree, dict) else None
+        models = list(_models(field.annotation))
+        named = [model for model in models if _is_named(model, inner, field.discriminator)]
+        for model in named or models:
+            yield from _keys(model, inner, f"{prefix}{name}.")
+
+
+def _is_named(model: type[BaseModel], tree: Any, key: Any) -> bool:
+    """Whether `tree` says by its discriminator that it is this model."""
+    field = model.model_fields.get(key) if isinstance(key, str) else None
+    return field is not None and isinstance(tree, dict) and tree.get(key) in get_args(field.annotation)
+
+
+def _choices(schema: type[BaseModel], path: str, key: str) -> list[str]:
+    """What the discriminator `key` of the section `path` may be."""
+    models: list[type[BaseModel]] = [schema]
+    for part in path.split("."):
+        models = [
+            m for model in models if part in model.model_fields for m in _models(model.model_fields[part].annotation)
+        ]
+    return [
+        value for model in models if key in model.model_fields for value in get_args(model.model_fields[key].annotation)
+    ]
 
 
 def _models(annotation: Any) -> Iterator[type[BaseModel]]:

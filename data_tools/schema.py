@@ -47,6 +47,16 @@ class Ray(Config):
     attempts: int = Field(5, ge=1)  # a film whose worker is lost (its machine went away) is tried so many times
 
 
+# The public data sets whose folders are read as their authors distribute them, and the splits that each has.
+Layout = Literal["ucf101", "hmdb51", "kth", "five_contexts"]
+SPLITS: dict[str, tuple[int | str, ...]] = {
+    "ucf101": (1, 2, 3),
+    "hmdb51": (1, 2, 3),
+    "kth": (1, "authors"),  # persons 1-16/17-25; the authors' 8 training, 8 validation, 9 test
+    "five_contexts": (1,),
+}
+
+
 class Prepare(Config):
     """`prepare`: films in, shards out. Places are paths, or URLs that fsspec knows (s3://, https://)."""
 
@@ -56,6 +66,11 @@ class Prepare(Config):
     labels_file: str | None = "labels.csv"  # looked for in each input folder, and beside a film or list
     labels: dict[str, str] | None = None  # {label: column of labels.csv}; None: every column that has no other meaning
     boxes_file: str | None = "boxes.csv"  # likewise: boxes as true masks (path, frame, x0, y0, x1, y1 in pixels)
+    layout: Layout | None = None  # labels, groups, splits as a public data set's own files say; labels.csv goes before
+    layout_split: Literal[1, 2, 3, "authors"] = 1  # which of the official splits; `authors`: kth's 8/8/9 persons
+    layout_boxes: Literal["thumos", "corrected"] | None = (
+        None  # ucf101: the 24 classes that have boxes, and these, from THUMOS'13's XML or from finalAnnots.mat
+    )
     optouts: str | None = (
         None  # a list of ids, sources or film ids that are never taken, beside those that were scrubbed
     )
@@ -93,6 +108,17 @@ class Prepare(Config):
             raise ValueError(f"min_frames {self.min_frames} is larger than max_frames {self.max_frames}")
         return self
 
+    @model_validator(mode="after")
+    def _of_layout(self) -> Prepare:
+        if self.layout is None:
+            return self
+        splits = SPLITS[self.layout]
+        if self.layout_split not in splits:
+            raise ValueError(f"layout_split {self.layout_split}: {self.layout} has {', '.join(map(str, splits))}")
+        if self.layout_boxes is not None and self.layout != "ucf101":
+            raise ValueError(f"layout_boxes is for layout ucf101; {self.layout} comes without boxes")
+        return self
+
     @property
     def inputs(self) -> tuple[str, ...]:
         """The inputs as a tuple."""
@@ -105,7 +131,9 @@ class Prepare(Config):
 
     def shaping(self) -> dict[str, Any]:
         """What shapes the samples: the settings that one data set has in common, as JSON values."""
-        return self.model_dump(mode="json", exclude=LOCAL)
+        # without a layout they say nothing, and data sets made before there were layouts do not have them
+        unused = {"layout", "layout_split", "layout_boxes"} if self.layout is None else set[str]()
+        return self.model_dump(mode="json", exclude=LOCAL | unused)
 
 
 class Plan(Prepare):

@@ -20,8 +20,10 @@ from data_tools.sources.entries import is_web
 from data_tools.sources.fetch import stamp
 from data_tools.sources.films import Film
 from data_tools.sources.inputs import Rows
+from data_tools.sources.labels import span_edges
 
 OPTED_OUT = "opted out"
+CUT = "cut at spans"  # part of the jobs of films that have them: data sets of before are not mixed with those of now
 UNREAD = "unread "  # and the source: the job of a film whose content is not known
 ASKED = 32  # questions to a store at a time
 TAKE = "data_tools.building.stages:take"
@@ -77,7 +79,7 @@ class Intake:
         """Read and make what is not known yet.
 
         Raises:
-            ValueError: labels, boxes or masks of films changed since they were packed.
+            ValueError: labels, boxes or masks of films changed since they were packed, or their spans were not cut at then.
             OSError: the output cannot be written.
         """
         progress.stage("preparing", len(self._films), "films")
@@ -209,8 +211,8 @@ class Intake:
         ]
         if changed:
             raise ValueError(
-                f"{self._settings.output}: labels or masks of {len(changed)} films changed since they were packed "
-                f"(first: {changed[0]}); give another output folder"
+                f"{self._settings.output}: labels or masks of {len(changed)} films changed since they were packed, or their "
+                f"spans were not cut at then (first: {changed[0]}); give another output folder"
             )
 
     def _film_job(self, number: int) -> FilmJob:
@@ -221,9 +223,9 @@ class Intake:
 
     def _job(self, number: int) -> str:
         film = self._films[number]
-        return job_hash(
-            self._ids[number], self._shaping, self._rows[film.source], *([film.boxes] if film.boxes else [])
-        )
+        rows = self._rows[film.source]
+        more = [*([film.boxes] if film.boxes else []), *([CUT] if span_edges(rows) else [])]
+        return job_hash(self._ids[number], self._shaping, rows, *more)
 
     def _name(self, number: int, job: str) -> str:
         return job_hash(job, self._films[number].source)

@@ -32,7 +32,7 @@ from data_tools.shards import (
 from data_tools.sources.download import Unreachable
 from data_tools.sources.fetch import fetch_film
 from data_tools.sources.films import Film, pictures_in
-from data_tools.sources.labels import Annotation
+from data_tools.sources.labels import Annotation, span_edges
 from data_tools.videos import Unusable
 
 Beat = Callable[[int], None]
@@ -117,7 +117,7 @@ def make_film(work: FilmJob, beat: Beat) -> Outcome:
         film = _Held.get(work.film, work.settings, beat)
         _stage_clips(work, film, beat, tally, kept)
         if not kept.clips:
-            reason = _empty(tally, work.settings)
+            reason = _empty(tally, work)
     except Unusable as error:
         reason = str(error)
     finally:
@@ -274,11 +274,13 @@ def _user_id(rows: tuple[Annotation, ...]) -> str | None:
     return next((row.id for row in rows if row.id), None)
 
 
-def _empty(tally: Tally, settings: Prepare) -> str:
+def _empty(tally: Tally, work: FilmJob) -> str:
+    settings = work.settings
     if not tally.frames:
         return "; ".join(["no frame could be decoded", *tally.notes])
     if tally.frames < settings.min_frames:
         return f"{tally.frames} frames: shorter than min_frames = {settings.min_frames}"
     if tally.short_frames < tally.frames:
         return "no clip has all its true masks, and masks.kind is given"
-    return f"no shot has min_frames = {settings.min_frames} frames"
+    cut = ", cut at the edges of its spans," if span_edges(work.rows) else ""
+    return f"no shot{cut} has min_frames = {settings.min_frames} frames"

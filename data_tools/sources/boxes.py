@@ -3,6 +3,7 @@
 Columns `path, frame, x0, y0, x1, y1`, a row per box; others (object, label) are passed over. Where the boxes come as tubes, as in
 the pickled dictionaries of UCF101-24 and JHMDB (`gttubes[video][label]`: arrays of frame, x1, y1, x2, y2, frames counted from 1),
 a row of a tube becomes `{video}.avi, {frame - 1}, {x1}, {y1}, {x2}, {y2}`. Pickles are not read here: they can run any program.
+UCF-101's boxes in the forms that are none are read as distributed: layouts/ucf101_boxes.py.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""All films of all inputs under the names that a data set uses, with what labels.csv, tables and boxes.csv say about each."""
+"""All films of all inputs under the names that a data set uses, with what labels.csv, tables, boxes.csv and layouts say about each."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from data_tools.sources.download import Absent
 from data_tools.sources.entries import Refused, name_of, printable, resolve, scheme_of, spelt, suffix_of
 from data_tools.sources.films import Film, Found, Rejected, film_at, find, is_folder, prefixed, title
 from data_tools.sources.folders import Disk
-from data_tools.sources.labels import Annotation
+from data_tools.sources.labels import Annotation, filled
+from data_tools.sources.layouts import Options, Said, read
 from data_tools.sources.tables import LIST_SUFFIXES, TABLE_SUFFIXES, read_labels, read_list
 
 T = TypeVar("T")
@@ -29,12 +30,22 @@ class _Known:
     Attributes:
         origin: the file that the rows stand in.
         files: how many of these files lie among the films.
+        layout: what a public data set's own files say, by sources; `rows` and `boxes` go before it.
     """
 
     origin: Place
     rows: Rows = field(default_factory=dict)
     boxes: dict[str, tuple[Box, ...]] = field(default_factory=dict)
     files: int = 0
+    layout: Said = field(default_factory=Said)
+
+    def rows_of(self, film: Film) -> tuple[Annotation, ...]:
+        """All that is known of a film but its boxes."""
+        return filled(self.of(film, self.rows), self.layout.rows.get(film.source, ()))
+
+    def boxes_of(self, film: Film) -> tuple[Box, ...]:
+        """The boxes of a film."""
+        return self.of(film, self.boxes) or self.layout.boxes.get(film.source, ())
 
     def of(self, film: Film, said: Mapping[str, tuple[T, ...]]) -> tuple[T, ...]:
         """What `rows` or `boxes` say of a film, which they may name by its folder of frames."""
@@ -76,10 +87,12 @@ class _Known:
 def discover(settings: Prepare) -> tuple[Found, Rows]:
     """All films of `settings.input` and what is known about each.
 
-    A table's rows say it themselves; beside folders, films and lists stand `labels_file` and `boxes_file`.
+    A table's rows say it themselves; beside folders, films and lists stand `labels_file` and `boxes_file`; a folder that is a public
+    data set has files of its own (`layout`).
 
     Raises:
-        ValueError: an input that is not there, a table, labels.csv or boxes.csv that cannot be read or lacks what the config names.
+        ValueError: an input that is not there, a table, labels.csv or boxes.csv that cannot be read or lacks what the config names,
+            a folder that is not what `layout` says.
         OSError: a store that cannot be listed.
     """
     everything = Found([], [])
@@ -96,7 +109,7 @@ def discover(settings: Prepare) -> tuple[Found, Rows]:
         everything.ignored += found.ignored
         everything.notes += found.notes
         for film in found.films:
-            rows[prefix + film.source] = known.of(film, known.rows)
+            rows[prefix + film.source] = known.rows_of(film)
         labelled, boxed = labelled or bool(known.rows), boxed or bool(known.boxes)
         tables = tables or suffix_of(root) in TABLE_SUFFIXES
     _check(settings, labelled, boxed, tables)
@@ -107,13 +120,15 @@ def remarks(found: Found, rows: Rows) -> Iterator[str]:
     """What the user may want to know before anything is decoded."""
     unlabelled = sum(not own for own in rows.values())
     if 0 < unlabelled < len(rows):
-        yield f"{unlabelled} of {len(rows)} films have no row in labels.csv: they carry no labels"
+        yield f"{unlabelled} of {len(rows)} films have no row in labels.csv or a layout: they carry no labels"
     if found.ignored:
         yield f"{found.ignored} files are no films by their names: not looked at"
     yield from found.notes
 
 
 def _of_input(root: Place, settings: Prepare) -> tuple[Found, _Known]:
+    if settings.layout is not None and not is_folder(root):
+        raise ValueError(f"{spelt(root)}: is no folder, and `layout` is for one; give the folder of the data set")
     if suffix_of(root) in LIST_SUFFIXES and not (is_local(root) and is_folder(root)):
         return _of_list(root, settings)
     if not is_folder(root):
@@ -130,6 +145,13 @@ def _of_input(root: Place, settings: Prepare) -> tuple[Found, _Known]:
         reason = f"{file} names it, but there is no film of that name"
         found.rejected += [Rejected(printable(name), reason) for name in named if name not in names]
         names |= named.keys()
+    if settings.layout is not None:
+        options = Options(settings.layout_split, settings.layout_boxes)
+        known.layout = read(settings.layout, root, [film.source for film in found.films], options)
+        left_out = known.layout.left_out
+        found.films = [film for film in found.films if film.source not in left_out]
+        found.rejected += [Rejected(source, reason) for source, reason in left_out.items()]
+        found.notes += known.layout.notes
     return found, known
 
 
@@ -190,12 +212,12 @@ def _beside(root: Place, inside: bool, settings: Prepare, with_labels: bool = Tr
 
 def _join(found: Found, known: _Known) -> None:
     """Give the films their true masks; a film whose masks are not there is rejected."""
-    if not known.rows and not known.boxes:
+    if not known.rows and not known.boxes and not known.layout.boxes:
         return
     films, both = [], 0
     for film in found.films:
         masks = known.masks(known.of(film, known.rows)) or film.masks
-        boxes = known.of(film, known.boxes)
+        boxes = known.boxes_of(film)
         if isinstance(masks, str):
             found.rejected.append(Rejected(film.source, masks))
             continue

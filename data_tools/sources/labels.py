@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -65,12 +66,64 @@ def annotation(known: Mapping[str, str], labels: dict[str, str]) -> Annotation:
     )
 
 
-def annotation_of(rows: tuple[Annotation, ...], start: int, stop: int) -> Annotation:
-    """What is known about frames [start, stop): the row that covers most of them (the first of equals).
+def filled(rows: tuple[Annotation, ...], base: tuple[Annotation, ...]) -> tuple[Annotation, ...]:
+    """`rows` with what they leave open taken from `base`: group, split, single labels and so on; spans of `rows` win as well.
 
-    Where no row covers any, the film's group, split, licence and id still hold, and there are no labels.
+    A row about the whole film holds for each span of `base`; a row about a span takes labels only from a row of `base` that
+    covers all of it.
+    """
+    if not rows or not base:
+        return rows or base
+    if all(row.span is None for row in rows):
+        return tuple(
+            _over(rows[0], below, below.span) for below in base
+        )  # of several for the same frames, the first counts
+    return tuple(_over(row, annotation_of(base, *(row.span or (0, sys.maxsize))), row.span) for row in rows)
+
+
+def _over(own: Annotation, below: Annotation, span: tuple[int, int] | None) -> Annotation:
+    return Annotation(
+        span,
+        own.group or below.group,
+        own.split or below.split,
+        own.truth or below.truth,
+        own.licence or below.licence,
+        own.attribution or below.attribution,
+        {**below.labels, **own.labels},
+        own.id or below.id,
+    )
+
+
+def span_edges(rows: tuple[Annotation, ...]) -> frozenset[int]:
+    """Frames before which a shot is cut, so that each clip lies wholly inside one span or wholly outside all.
+
+    A frame belongs to the first row that covers it: of spans that overlap, the one that stands first has the frames that they
+    share, and a row behind one about the whole film has none. An edge is where frames begin to belong to another row, or to none.
+    Spans that touch have an edge between them, whatever they say. Rows about whole films alone have no edges.
+    """
+    spans = [row.span or (0, sys.maxsize) for row in rows]
+    coming = sorted(range(len(rows)), key=lambda number: -spans[number][0])  # the next to begin stands last
+    covering: list[int] = []  # a heap of rows; of those that have ended, the ones behind the first may still be in it
+    edges, owner = set[int](), None
+    for frame in sorted({edge for span in spans for edge in span}):
+        while coming and spans[coming[-1]][0] <= frame:
+            heapq.heappush(covering, coming.pop())
+        while covering and spans[covering[0]][1] <= frame:
+            heapq.heappop(covering)
+        first = covering[0] if covering else None
+        if first != owner:
+            edges.add(frame)
+        owner = first
+    return frozenset(edges - {0, sys.maxsize})
+
+
+def annotation_of(rows: tuple[Annotation, ...], start: int, stop: int) -> Annotation:
+    """What is known about frames [start, stop): the first row that covers all of them.
+
+    Where none does, there are no labels; group, split, licence and id of the row that covers most of them still hold (of the
+    first, where none covers any).
     """
     if not rows:
         return Annotation()
     best = max(rows, key=lambda row: row.overlap(start, stop))
-    return best if best.overlap(start, stop) else replace(best, span=None, labels={})
+    return best if best.overlap(start, stop) == stop - start else replace(best, span=None, labels={})

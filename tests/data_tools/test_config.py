@@ -77,6 +77,8 @@ def test_tagged_union_by_override() -> None:
         (["part.lr=-1"], ["part.lr", "greater than 0"]),
         (["part.betas=[1]"], ["part.betas"]),
         (["net.kind=large", "net.rate=1"], ["unknown key 'net.rate'"]),
+        (["net.kind=large", "net.depht=1"], ["the nearest valid key is 'net.depth'"]),
+        (["net.rate=1"], ["net.kind says which of 'small', 'large' is meant", "net.kind=VALUE"]),
         (["net.kind=huge"], ["net", "small", "large"]),
         (["on=1"], ["on", "boolean"]),
         (["part"], ["a.b=value"]),
@@ -98,6 +100,18 @@ def test_a_file_that_is_no_mapping(tmp_path: Path, text: str) -> None:
     with pytest.raises(ConfigError, match=r"config\.yaml") as caught:
         load(Whole, path)
     assert "\n" not in str(caught.value)
+
+
+def test_a_function_chooses_the_schema_by_the_whole_tree(tmp_path: Path) -> None:
+    def choose(tree: dict[str, object]) -> type[Config]:
+        if tree.get("kind") == "large":
+            return Large
+        raise ConfigError("'kind' is not large")
+
+    path = write(tmp_path, "kind: small\ndepth: 4\n")
+    assert load(choose, path, ["kind=large"]) == Large(depth=4)
+    with pytest.raises(ConfigError, match=r"config\.yaml: 'kind' is not large"):
+        load(choose, path)
 
 
 def test_missing_file() -> None:

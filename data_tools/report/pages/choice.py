@@ -27,6 +27,11 @@ class Pool:
         self._drawn = sorted([*self._drawn, *drawn], key=lambda entry: entry[0])[: self._size]
 
     @property
+    def drawn(self) -> list[tuple[float, dict[str, Any]]]:
+        """The rows with their numbers, in that order."""
+        return list(self._drawn)
+
+    @property
     def rows(self) -> list[dict[str, Any]]:
         """In the order of their numbers."""
         return [row for _, row in self._drawn]

@@ -13,7 +13,7 @@ from data_tools.report.names import amount, percent, shown, size
 from data_tools.report.near_duplicates import Group
 from data_tools.report.pages.cards import Card, picture
 from data_tools.report.pages.charts import bars, histogram
-from data_tools.report.pages.style import STYLE
+from data_tools.report.pages.document import document
 from data_tools.report.stats import TOP, Statistics
 from data_tools.report.summary import MISSING, shares_of
 
@@ -73,31 +73,21 @@ def page(content: Content, max_bytes: int) -> bytes:
         "format": ("Sizes, licences, what is missing", _format(figures)),
         "settings": ("Settings", f"<pre><code>{escape(json.dumps(content.settings, indent=1))}</code></pre>"),
     }
-    name = escape(shown(figures["name"]))
-    links = "".join(f'<a href="#{key}">{title}</a>' for key, (title, _) in sections.items())
-    body = "".join(f'<section id="{key}"><h2>{title}</h2>{text}</section>' for key, (title, text) in sections.items())
-    html = (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{name}</title>'
-        f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style></head><body>'
-        f"<header><h1><bdi>{name}</bdi></h1><p>Snapshot {escape(figures['snapshot'])} · <code>{escape(figures['digest'])}</code></p>"
-        f"{_tiles(figures)}<nav>{links}</nav></header>{body}</body></html>\n"
-    )
-    return html.encode("utf-8", "backslashreplace")
+    about = f"Snapshot {escape(figures['snapshot'])} · <code>{escape(figures['digest'])}</code>"
+    return document(figures["name"], about, _tiles(figures), sections)
 
 
-def _tiles(found: Mapping[str, Any]) -> str:
+def _tiles(found: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     films, keep, stored = found["films"], found["keep"], found["bytes"]
     unused = "" if films["used"] is None else f"of {amount(films['used'] + films['skipped'] + films['failed'])} given"
     judged = keep["judged_clips"]
-    tiles = [
+    return [
         (amount(films["with_clips"]), "films", unused),
         (amount(found["clips"]), "clips", f"{amount(found['frames'])} frames"),
         (f"{found['hours']:.2f} h" if found["hours"] >= 0.1 else f"{60 * found['hours']:.1f} min", "of video", ""),
         (size(stored["total"]), "stored", f"{size(stored['per_frame'])} a frame, {amount(stored['shards'])} shards"),
         (percent(keep["stored"]["kept_clips"], judged), "of clips kept", "" if judged else "no masks, no verdicts"),
     ]
-    cells = "".join(f"<div><b>{value}</b>{name}<span>{more}</span></div>" for value, name, more in tiles)
-    return f'<div class="tiles">{cells}</div>'
 
 
 def _rules(found: Mapping[str, Any]) -> str:

@@ -421,6 +421,16 @@ def test_shots_are_dealt_to_clips_without_loss() -> None:
         assert count < 10 or min(len(frames) for _, _, frames in parts) >= 5
 
 
+@pytest.mark.parametrize(("count", "chunks"), [(31, 0), (32, 1), (40, 1), (63, 1), (64, 2), (100, 3)])
+def test_chunks_of_one_length_lose_only_the_rest(count: int, chunks: int) -> None:
+    """FBM's: 32 frames each, the remainder dropped."""
+    chosen = settings(Path("x"), Path("y"), "shots.detector=none", "max_frames=32", "min_frames=32")
+    parts = list(pieces((Frame(np.zeros((8, 8, 3), np.uint8), i, (8, 8)) for i in range(count)), chosen))
+    assert [(start, len(frames)) for _, start, frames in parts if len(frames) >= 32] == [
+        (32 * i, 32) for i in range(chunks)
+    ]
+
+
 def test_sizes() -> None:
     chosen = load(Prepare, None, ["input=x", "output=y"])
     assert stored_size(480, 854, chosen) == (128, 228)

@@ -128,7 +128,9 @@ def test_labels_and_boxes_beside_films(tmp_path: Path, memory: Place) -> None:
             "gone.mp4": "labels.csv names it, but there is no film of that name",
             "lost.mp4": "boxes.csv names it, but there is no film of that name",
         }
-        assert list(remarks(found, rows)) == ["1 of 2 films have no row in labels.csv: they carry no labels"]
+        assert list(remarks(found, rows)) == [
+            "1 of 2 films have no row in labels.csv or a layout: they carry no labels"
+        ]
     found, rows = discovered(memory / "b/c.mp4", labels_file=None, boxes_file=None)
     assert (sources(found), rows) == (["c.mp4"], {"c.mp4": ()})
 

@@ -1,12 +1,15 @@
-"""A row of labels says what it knows; a clip takes the row that covers most of it."""
+"""A row of labels says what it knows; between the edges of spans all frames belong to one row, or to none."""
 
 from __future__ import annotations
 
 import pickle
+from itertools import pairwise
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from data_tools.sources.labels import Annotation, annotation, annotation_of
+from data_tools.sources.labels import Annotation, annotation, annotation_of, span_edges
 
 
 def test_a_row() -> None:
@@ -29,15 +32,49 @@ def test_a_span_that_is_none(known: dict[str, str], message: str) -> None:
         annotation(known, {})
 
 
-def test_a_clip_takes_the_row_that_covers_most_of_it() -> None:
+def test_frames_take_the_row_that_covers_all_of_them() -> None:
     spans = [(0, 10), (10, 30), (40, 50)]
-    rows = tuple(Annotation(span, "g", "test", labels={"n": str(i)}, id="7") for i, span in enumerate(spans))
+    rows = tuple(Annotation(span, f"g{i}", "test", labels={"n": str(i)}, id="7") for i, span in enumerate(spans))
     assert annotation_of(rows, 0, 10).labels == {"n": "0"}
-    assert annotation_of(rows, 4, 15).labels == {"n": "0"}
-    assert annotation_of(rows, 4, 17).labels == {"n": "1"}
-    assert annotation_of(rows, 5, 15).labels == {"n": "0"}, "the first of equals"
+    assert annotation_of(rows, 12, 17) is rows[1]
+    crossing = annotation_of(rows, 4, 17)
+    assert (crossing.labels, crossing.span, crossing.group) == ({}, None, "g1"), "most of it, but not all"
+    assert annotation_of(rows, 9, 11).group == "g0", "the first of equals"
     outside = annotation_of(rows, 30, 40)
     assert (outside.labels, outside.span) == ({}, None)
-    assert (outside.group, outside.split, outside.id) == ("g", "test", "7")
+    assert (outside.group, outside.split, outside.id) == ("g0", "test", "7")
     assert annotation_of((), 0, 5) == Annotation()
     assert annotation_of((Annotation(labels={"n": "all"}),), 7, 9).labels == {"n": "all"}
+
+
+@pytest.mark.parametrize(
+    ("spans", "edges"),
+    [
+        ([], set()),
+        ([None, None], set()),
+        ([(0, 10)], {10}),
+        ([(5, 10), (20, 30)], {5, 10, 20, 30}),
+        ([(20, 30), (5, 20)], {5, 20, 30}),  # they touch, in any order
+        ([(0, 20), (15, 40)], {20, 40}),  # shared frames are the first row's
+        ([(15, 40), (0, 20)], {15, 40}),
+        ([(0, 50), (10, 20)], {50}),  # hidden
+        ([(10, 20), (0, 50)], {10, 20, 50}),
+        ([(5, 10), (5, 10)], {5, 10}),
+        ([(5, 10), None], {5, 10}),
+        ([None, (5, 10)], set()),
+    ],
+)
+def test_edges(spans: list[tuple[int, int] | None], edges: set[int]) -> None:
+    assert span_edges(tuple(Annotation(span) for span in spans)) == edges
+
+
+SPAN = st.tuples(st.integers(0, 30), st.integers(1, 12)).map(lambda drawn: (drawn[0], sum(drawn)))
+
+
+@given(st.lists(st.none() | SPAN, max_size=7))
+def test_between_edges_one_row_has_all_frames(spans: list[tuple[int, int] | None]) -> None:
+    rows = tuple(Annotation(span, labels={"row": str(number)}) for number, span in enumerate(spans))
+    owners = [next((row for row in rows if row.overlap(frame, frame + 1)), None) for frame in range(50)]
+    assert span_edges(rows) == {frame for frame in range(1, 50) if owners[frame] is not owners[frame - 1]}
+    for start, stop in pairwise([0, *sorted(span_edges(rows)), 50]):
+        assert annotation_of(rows, start, stop).labels == (owners[start].labels if owners[start] else {})
