@@ -25,15 +25,14 @@ from rich.table import Table
 from threadpoolctl import threadpool_limits
 
 from data_tools.flow import OpticalFlow, grey_frames
+from data_tools.frames import resized
 from data_tools.unlc import UNLC, motion_masks
+from fbm_dist.evaluation.segmentation import metrics
+from fbm_dist.evaluation.segmentation.folders import find
+from fbm_dist.evaluation.segmentation.folders.sequence import Sequence
+from fbm_dist.evaluation.segmentation.methods.trivial import centre_box, residual
 
 SETTINGS = {"default": UNLC(), "paper": UNLC.paper()}
-LAYOUTS = (
-    ("{}/frames", "{}/masks"),
-    ("JPEGImages/480p/{}", "Annotations/480p/{}"),
-    ("JPEGImages/{}", "Annotations/{}"),
-)
-PICTURES = (".jpg", ".jpeg", ".png")
 SPEED_SIZES = ((240, 320), (128, 172))  # height, width
 SPEED_FRAMES = 110  # the longest shot that is processed at once
 ALL_FOREGROUND = 0.99  # a frame with a larger predicted share counts as flooded
@@ -60,75 +59,52 @@ def run(arguments: argparse.Namespace) -> None:
     """Measure what the command line asks for, and print it."""
     sequences = find_sequences(arguments.data, arguments.sequences)
     chosen = [name for name in SETTINGS if arguments.settings in (name, "both")]
-    speed, peak_mb = measure_speed(*sequences[0], SETTINGS[chosen[0]])  # first: the peak is the process's own
+    speed, peak_mb = measure_speed(sequences[0], SETTINGS[chosen[0]])  # first: the peak is the process's own
     methods: dict[str, Callable[[np.ndarray], np.ndarray]] = {name: foreground(SETTINGS[name]) for name in chosen}
-    methods |= {"flow": residual_flow, "centre": centre_box, "all": lambda frames: np.ones(frames.shape[:3], bool)}
+    methods |= {"flow": residual_flow, "centre": centre, "all": lambda frames: np.ones(frames.shape[:3], bool)}
     results: dict[str, dict[str, Result]] = {method: {} for method in methods}
-    for frames_folder, masks_folder in sequences:
-        frames, truth = read_sequence(frames_folder, masks_folder, arguments.frames, arguments.height)
-        name = sequence_name(frames_folder)
+    for sequence in sequences:
+        frames, truth = read_sequence(sequence, arguments.frames, arguments.height)
         for method, predict in methods.items():
-            results[method][name] = evaluate(predict, frames, truth)
+            results[method][sequence.name] = evaluate(predict, frames, truth)
     report(results, speed, SETTINGS[chosen[0]] == SETTINGS["default"], peak_mb)
 
 
-def find_sequences(data: Path, names: str | None) -> list[tuple[Path, Path]]:
-    """(frames, masks) folders of the chosen sequences, by name."""
-    for frames_pattern, masks_pattern in LAYOUTS:
-        folders = sorted(path for path in data.glob(frames_pattern.format("*")) if path.is_dir())
-        known = {
-            sequence_name(folder): (folder, data / masks_pattern.format(sequence_name(folder))) for folder in folders
-        }
-        if not known:
-            continue
-        wanted = [name.strip() for name in names.split(",")] if names else list(known)
-        missing = [name for name in wanted if name not in known]
-        if missing:
-            sys.exit(f"{data}: no sequence {', '.join(missing)}; there are {', '.join(known)}")
-        return [known[name] for name in wanted]
-    sys.exit(f"{data}: no sequences; expected SEQ/frames + SEQ/masks or JPEGImages/480p + Annotations/480p")
+def find_sequences(data: Path, names: str | None) -> list[Sequence]:
+    """The chosen sequences, by name."""
+    wanted = [name.strip() for name in names.split(",")] if names else []
+    try:
+        found = {sequence.name: sequence for sequence in find.find_sequences([data], "davis", names=wanted)}
+    except ValueError as error:
+        sys.exit(str(error))
+    return [found[name] for name in wanted or found]
 
 
-def sequence_name(frames_folder: Path) -> str:
-    """Of a folder of frames in either layout."""
-    return frames_folder.parent.name if frames_folder.name == "frames" else frames_folder.name
-
-
-def read_sequence(frames_folder: Path, masks_folder: Path, number: int, height: int) -> tuple[np.ndarray, np.ndarray]:
+def read_sequence(sequence: Sequence, number: int, height: int) -> tuple[np.ndarray, np.ndarray]:
     """uint8 (T, H, W, 3) RGB and bool (T, H, W) of the first `number` frames at `height` pixels (never enlarged)."""
-    pictures = sorted(path for path in frames_folder.iterdir() if path.suffix.lower() in PICTURES)[:number]
     frames, masks = [], []
-    for path in pictures:
-        picture = cv2.imread(str(path))
-        mask = cv2.imread(str(masks_folder / f"{path.stem}.png"), cv2.IMREAD_GRAYSCALE)
-        if picture is None or mask is None:
-            sys.exit(f"{path}: no readable picture, or no mask of the same name in {masks_folder}")
+    for index, path in enumerate(sequence.frames[:number]):
+        if index not in sequence.truth:
+            sys.exit(f"{path}: no mask of the same name")
+        try:
+            picture, mask = sequence.frame(index), sequence.annotation(index).mask
+        except ValueError as error:
+            sys.exit(str(error))
         scale = min(1.0, height / picture.shape[0])
-        size = round(picture.shape[1] * scale), round(picture.shape[0] * scale)
-        if size != (picture.shape[1], picture.shape[0]):
-            picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
-        frames.append(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB))
-        masks.append(cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST) > 0)
-    if not frames:
-        sys.exit(f"{frames_folder}: no pictures ({', '.join(PICTURES)})")
+        rows, columns = round(picture.shape[0] * scale), round(picture.shape[1] * scale)
+        frames.append(resized(picture, (rows, columns)))
+        masks.append(cv2.resize(mask.astype(np.uint8), (columns, rows), interpolation=cv2.INTER_NEAREST) > 0)
     return np.stack(frames), np.stack(masks)
 
 
 def evaluate(predict: Callable[[np.ndarray], np.ndarray], frames: np.ndarray, truth: np.ndarray) -> Result:
-    """Run one method on one sequence. A share of nothing is 1 where nothing was to be found, else 0."""
+    """Run one method on one sequence."""
     start = time.process_time()
     found = predict(frames)
     seconds = time.process_time() - start
-    hits = (found & truth).sum((1, 2))
-    alarms, misses = (found & ~truth).sum((1, 2)), (truth & ~found).sum((1, 2))
-
-    def share(of: np.ndarray) -> np.ndarray:
-        nothing = (hits + alarms + misses == 0).astype(float)
-        return np.divide(hits, of, out=nothing, where=of > 0)
-
-    scores = np.stack([share(hits + alarms + misses), share(hits + alarms), share(hits + misses)], 1)
-    counts = np.array([hits.sum(), alarms.sum(), misses.sum()])
-    return Result(scores, counts, seconds, int((found.mean((1, 2)) > ALL_FOREGROUND).sum()))
+    measured = metrics.frames([metrics.measure(ours, true) for ours, true in zip(found, truth, strict=True)])
+    scores = np.stack([measured.iou, measured.precision, measured.recall], 1)
+    return Result(scores, measured.pooled(), seconds, int((measured.share > ALL_FOREGROUND).sum()))
 
 
 def foreground(settings: UNLC) -> Callable[[np.ndarray], np.ndarray]:
@@ -140,29 +116,20 @@ def residual_flow(frames: np.ndarray) -> np.ndarray:
     """Foreground where the flow to the next frame deviates from its median by more than half of the largest deviation."""
     grey = grey_frames(frames, frames.shape[1:3])
     flow = OpticalFlow("medium")
-    out = np.zeros(frames.shape[:3], dtype=bool)
-    for i in range(len(frames)):
-        source, target = (i, i + 1) if i + 1 < len(frames) else (i, i - 1)
-        if 0 <= target < len(frames):
-            field = flow(grey[source], grey[target])
-            size = np.linalg.norm(field - np.median(field, axis=(0, 1)), axis=-1)
-            out[i] = size > size.max() / 2
-    return out
+    others = [i + 1 if i + 1 < len(grey) else i - 1 for i in range(len(grey))]
+    if others[0] < 0:
+        return np.zeros(frames.shape[:3], dtype=bool)
+    return np.stack([residual(grey[[i, other]], flow) > 0.5 for i, other in enumerate(others)])
 
 
-def centre_box(frames: np.ndarray) -> np.ndarray:
+def centre(frames: np.ndarray) -> np.ndarray:
     """Foreground is the middle half of each side."""
-    out = np.zeros(frames.shape[:3], dtype=bool)
-    height, width = frames.shape[1:3]
-    out[:, height // 4 : height - height // 4, width // 4 : width - width // 4] = True
-    return out
+    return np.repeat(centre_box(*frames.shape[1:3])[None] > 0, len(frames), axis=0)
 
 
-def measure_speed(
-    frames_folder: Path, masks_folder: Path, settings: UNLC
-) -> tuple[dict[tuple[int, int], float], float]:
+def measure_speed(sequence: Sequence, settings: UNLC) -> tuple[dict[tuple[int, int], float], float]:
     """Frames per CPU second by size (height, width), and the process's peak memory in MB, on a shot of 110 frames."""
-    frames, _ = read_sequence(frames_folder, masks_folder, SPEED_FRAMES, 240)
+    frames, _ = read_sequence(sequence, SPEED_FRAMES, 240)
     there_and_back = np.concatenate([frames, frames[::-1]])
     speed = {}
     for height, width in SPEED_SIZES:

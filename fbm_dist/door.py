@@ -10,19 +10,19 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from fbm_dist.config import Config, ConfigError, load
+from fbm_dist.config import Config, ConfigError, Schema, load
 
 Settings = TypeVar("Settings", bound=Config)
 PATIENCE = 5.0  # seconds in which rank 0 gets to say what is wrong with a config
 
 
 def enter(
-    schema: type[Settings],
+    schema: Schema[Settings],
     call: Callable[[Settings], int],
     parser: argparse.ArgumentParser,
     arguments: Sequence[str] | None = None,
 ) -> int:
-    """Parse `CONFIG [a.b=c ...]`, load it as `schema`, and `call` with it.
+    """Parse `CONFIG [a.b=c ...]`, load it as `schema` (which may choose by what the file says), and `call` with it.
 
     Args:
         call: does the work and gives the exit code; may import what is heavy.

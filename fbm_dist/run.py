@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_tools.places import Place, is_local
+from fbm_dist.objectives.classifier.config import ClassifierConfig
 from fbm_dist.objectives.objective import Objective
 from fbm_dist.record import RunRecord, run_name, write_json
-from fbm_dist.schema import Evaluation, Run
+from fbm_dist.schema import Run
 from fbm_dist.training.checkpoints.identity import differences
 from fbm_dist.training.checkpoints.mirror import Mirror
 from fbm_dist.training.distributed import World, seed_everything, start
@@ -28,7 +29,8 @@ from fbm_dist.training.session import Check
 from fbm_dist.training.trainer import Report, Summary, train
 
 if TYPE_CHECKING:
-    from fbm_dist.evaluation import Results
+    from fbm_dist.evaluation.config import Evaluation
+    from fbm_dist.evaluation.report.results import Results
 
 FINISHED = "finished.json"
 
@@ -150,7 +152,7 @@ def evaluate(evaluation: Evaluation) -> Results:
     """How good the encoder is (fbm_dist/evaluation)."""
     from fbm_dist import evaluation as protocols
 
-    return protocols.evaluate(evaluation)
+    return protocols.evaluate(evaluation, pretrain)
 
 
 def absolute(run: Run) -> Run:
@@ -203,6 +205,8 @@ def keep(run: Run, objective: Objective, summary: Summary, tracking_run: str | N
         "tracking_run": tracking_run,
         "data_digest": summary.data_digest,
         "data": run.data.model_dump(mode="json"),  # an evaluation asks it which films were seen
+        "init_from": run.initial.source if run.initial else None,
+        "labels": run.objective.label if isinstance(run.objective, ClassifierConfig) else None,  # that were learnt
         "steps": summary.steps,
         "clips": summary.clips,
         "metrics": summary.metrics,

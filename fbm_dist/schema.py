@@ -10,9 +10,36 @@ from pydantic import BeforeValidator, Field, NonNegativeFloat, NonNegativeInt, m
 from data_tools.config import Config, Where
 from data_tools.prune import Pruning
 from fbm_dist.objectives.classifier.config import ClassifierConfig
-from fbm_dist.objectives.families import Pretraining
+from fbm_dist.objectives.families import DEFAULT, Pretraining
 
 AnyObjective = Annotated[Pretraining | ClassifierConfig, Field(discriminator="family")]
+
+
+class Degrade(Config):
+    """How the masks that a clip shows are made worse on purpose: what is their quality worth? (Watching objects move, 4.3, Figures 4-5)
+
+    What is drawn is drawn once a clip, from seed, epoch and position. True masks (`truth`) stay as they are. Boxes stand, frame by
+    frame, around what scores above 0.5; a frame with nothing of the kind is truncated by nothing, and its filled box is empty.
+    """
+
+    # boundary: eroded or dilated, at random; truncate: a strip of the box at one of its four sides, at random, becomes 0;
+    # box: the filled box, as annotated boxes are; full: 1 everywhere, as if nothing had been segmented
+    kind: Literal["boundary", "truncate", "box", "full"]
+    kernel: int | None = Field(None, ge=1)  # boundary: side of the square, odd, in pixels of the clip's `size`
+    share: float | None = Field(None, gt=0, lt=1)  # truncate: of the box's area, to the nearest whole row or column
+
+    @model_validator(mode="after")
+    def _fits(self) -> Degrade:
+        for kind, key, value in (("boundary", "kernel", self.kernel), ("truncate", "share", self.share)):
+            if self.kind == kind and value is None:
+                raise ValueError(f"kind={kind} needs {key}; give it, e.g. {key}={5 if key == 'kernel' else 0.3}")
+            if self.kind != kind and value is not None:
+                raise ValueError(f"{key} belongs to kind={kind}, and kind is {self.kind}; leave it out")
+        if self.kernel is not None and self.kernel % 2 == 0:
+            raise ValueError(
+                f"kernel={self.kernel} has no middle pixel; give an odd one, {self.kernel - 1} or {self.kernel + 1}"
+            )
+        return self
 
 
 class ClipSpec(Config):
@@ -43,6 +70,7 @@ class ClipSpec(Config):
     mask: bool = True  # soft masks are needed
     truth: bool = False  # true masks are wanted where the data set has them
     use_truth_as_mask: bool = False  # supervised variant: the true mask takes the place of the soft one
+    degrade: Degrade | None = None  # the mask, soft or true, is made worse after the clip was cut; None: as it is
     reverse: float = Field(0.0, ge=0, le=1)  # probability of temporal reversal
     mirror: float = Field(0.0, ge=0, le=1)  # probability of a horizontal flip
     # clips of one frame: an epoch is so many frames of every shot, spread evenly over it; None: one random frame of each stored clip
@@ -68,6 +96,22 @@ class ClipSpec(Config):
             raise ValueError(f"crop_share and crop_at belong to resize=crop, and resize is {self.resize}")
         return self
 
+    @model_validator(mode="after")
+    def _degrades(self) -> ClipSpec:
+        if self.degrade is None:
+            return self
+        if not (self.mask or self.use_truth_as_mask):
+            raise ValueError("degrade changes masks, and there are none; set mask=true, or leave degrade out")
+        if (self.degrade.kernel or 0) > self.size:
+            raise ValueError(
+                f"degrade.kernel={self.degrade.kernel} is larger than a frame of size={self.size}; give a smaller one"
+            )
+        if self.degrade.kind == "full" and self.resize == "box":
+            raise ValueError(
+                "degrade.kind=full does without segmentation, and resize=box cuts around it; give another resize"
+            )
+        return self
+
     @property
     def span(self) -> int:
         """Stored frames that one clip covers."""
@@ -82,7 +126,10 @@ class ClipSpec(Config):
 
     @property
     def plain(self) -> ClipSpec:
-        """The same without augmentation, for looks and evaluation: centre window and crop, evenly spaced in place of random frames."""
+        """The same without augmentation, for looks and evaluation: centre window and crop, evenly spaced in place of random frames.
+
+        `degrade` stays, for the losses of validation are to be those of training; what it draws is fixed for each clip of a pass.
+        """
         spaced = {"within": None, "stride": self.within // self.frames} if self.within is not None else {}
         return self.model_copy(
             update={
@@ -103,6 +150,7 @@ class ClipSpec(Config):
             "mask": False,
             "truth": False,
             "use_truth_as_mask": False,
+            "degrade": None,
             "negative": False,
             "frames_per_shot": None,
         }
@@ -327,7 +375,7 @@ class Run(Config):
     """One pretraining (or fine-tuning) run: everything that `launch/pretrain.py` reads."""
 
     run: RunFolder
-    objective: AnyObjective = Pretraining()
+    objective: AnyObjective = DEFAULT
     data: Data
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
@@ -349,43 +397,3 @@ class LinearProbe(Config):
 
     c: float = Field(1.0, gt=0)  # inverse L2 strength
     max_iterations: int = Field(2000, ge=1)
-
-
-class FineTuning(Config):
-    """The whole encoder and a linear softmax layer trained by the trainer, as the FBM paper does."""
-
-    steps: int = Field(300, ge=1)
-    folds: int = Field(1, ge=1)  # of the group k-fold: how many are trained and tested; each costs `steps`
-    global_batch: int = Field(16, ge=1)
-    micro_batch: int = Field(8, ge=1)
-    optimizer: Optimizer = Optimizer(weight_decay=0.1)
-    schedule: Schedule = Schedule()
-    precision: Literal["fp32", "bf16"] = "fp32"
-    reverse: float = Field(0.0, ge=0, le=1)
-    mirror: float = Field(0.5, ge=0, le=1)
-
-
-class Evaluation(Config):
-    """Everything that `launch/evaluate.py` reads."""
-
-    protocol: Literal["action_recognition"] = "action_recognition"
-    encoder: str  # models:/name@alias, models:/name/version, a run's folder, or random
-    compare_with: tuple[str, ...] = ("random",)  # encoders evaluated beside it, with the same architecture for random
-    data: Data
-    label: str | None = None  # None: "action", else "label", else the data set's only label
-    test_groups: tuple[str, ...] = ()  # held-out groups; empty: the data set's own splits, else group k-fold
-    split: Literal["auto", "k-fold"] = "auto"  # k-fold: folds also where the data set names train and test
-    folds: int = Field(5, ge=2)  # of the group k-fold
-    seeds: tuple[int, ...] = (0,)
-    batch: int = Field(16, ge=1)
-    linear_probe: LinearProbe | None = LinearProbe()
-    fine_tuning: FineTuning | None = FineTuning()
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    output: Path = Path("runs/evaluation")
-    tracking: Tracking = Tracking()
-
-    @model_validator(mode="after")
-    def _one_data_set(self) -> Evaluation:
-        if self.data.mix:
-            raise ValueError("an evaluation reads data.path alone; leave data.mix out")
-        return self

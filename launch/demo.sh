@@ -46,18 +46,18 @@ import json, os, sys
 from pathlib import Path
 folder = Path(sys.argv[1])
 results = json.loads((folder / "evaluation" / "results.json").read_text())
-rows = [("chance", results["chance"])]
-rows += [(row["name"], {c: v["accuracy"]["mean"] for c, v in row["clip"].items()}) for row in results["rows"]]
+table = next(table for table in results["tables"] if table["name"] == "clip")
 print("accuracy in % on films that the classifier has not seen; label: direction of motion\n")
-print(f"{'':24}" + "".join(f"{c:>19}" for c in results["columns"]))
-for name, values in rows:
-    print(f"{name:24}" + "".join(f"{100 * values[c]:19.1f}" for c in results["columns"]))
+print(f"{'':34}" + "".join(f"{column:>19}" for column in table["columns"]))
+for row in table["rows"]:
+    if row["kind"] != "paper":
+        print(f"{row['name']:34}" + "".join(f"{100 * row['cells'][c]['value']['mean']:19.1f}" for c in table["columns"]))
 picture = sorted((folder / "run" / "pictures").glob("*.png"))[-1]
 print(f"""
 table            {folder}/evaluation/table.md, figure.png
 reconstructions  {picture}
 data set         {folder}/shards/inspect.html
-model            {results['rows'][-1]['model']}   with MLFLOW_TRACKING_URI={os.environ['MLFLOW_TRACKING_URI']}
+model            {results['subjects'][-1]['model']}   with MLFLOW_TRACKING_URI={os.environ['MLFLOW_TRACKING_URI']}
 
 next, on your own videos:
   source .venv/bin/activate

@@ -9,11 +9,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # a checkout needs no installation
 
 from fbm_dist.door import enter
-from fbm_dist.schema import Evaluation
+from fbm_dist.evaluation.config import Evaluation
+from fbm_dist.evaluation.protocols import schema_of
 
 PARSER = ArgumentParser(
     prog="launch/evaluate.py",
-    description="Measure an encoder beside others: a table, a figure, results.json, and a run in MLflow.",
+    description="Measure encoders by the protocol that CONFIG names: tables, figures, results.json, and a run in MLflow.",
     epilog="Example: python launch/evaluate.py configs/evaluate/action_recognition.yaml "
     "encoder=models:/fbm-encoder@champion data.path=DIR. An encoder is models:/NAME@ALIAS, models:/NAME/VERSION, "
     "models:/NAME/latest, runs:/RUN_ID, a run's folder, or random. Several processes: torchrun --nproc-per-node 2 ... "
@@ -30,4 +31,4 @@ def main(evaluation: Evaluation) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(enter(Evaluation, main, PARSER))
+    sys.exit(enter(schema_of, main, PARSER))

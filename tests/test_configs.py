@@ -3,29 +3,38 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 from pathlib import Path
 
 import pytest
 from pydantic import BaseModel
 
-from data_tools.config import dump, load
+from data_tools.config import Schema, dump, load
 from data_tools.schema import Prepare
-from fbm_dist.schema import Evaluation, Run
+from fbm_dist.evaluation.protocols import schema_of
+from fbm_dist.schema import Run
 
 ROOT = Path(__file__).parent.parent
 GOLDEN = Path(__file__).parent / "golden" / "configs"
 # What the user gives on the command line.
-GIVEN: dict[str, tuple[type[BaseModel], list[str]]] = {
+GIVEN: dict[str, tuple[Schema[BaseModel], list[str]]] = {
     "prepare": (Prepare, ["input=films", "output=shards"]),
     "pretrain": (Run, ["data.path=shards", "run.folder=runs/x"]),
-    "evaluate": (Evaluation, ["encoder=random", "data.path=shards"]),
+    "evaluate": (schema_of, []),
 }
 CONFIGS = sorted(p for kind in GIVEN for p in (ROOT / "configs" / kind).glob("*.yaml"))
 
 
 def resolve(path: Path) -> str:
     schema, given = GIVEN[path.parent.name]
-    return dump(load(schema, path, given))
+    return dump(load(schema, path, given or command_line(path)))
+
+
+def command_line(path: Path) -> list[str]:
+    """What the file's own command gives it."""
+    command = next(line for line in path.read_text().splitlines() if line.startswith("# Command: "))
+    return [word for word in shlex.split(command) if re.match(r"[a-z_.]+=", word)]
 
 
 def test_there_are_configs_of_every_kind() -> None:

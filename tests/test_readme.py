@@ -12,13 +12,14 @@ from data_tools.__main__ import COMMANDS
 from data_tools.config import load
 from data_tools.schema import Inspect, Plan, Prepare, Repair, Scrub, Stats, Verify
 from data_tools.synthetic.config import Synthesize
-from fbm_dist.schema import Evaluation, Run
+from fbm_dist.evaluation.protocols import schema_of
+from fbm_dist.schema import Run
 
 ROOT = Path(__file__).parent.parent
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 SCHEMAS = {
     "launch/pretrain.py": Run,
-    "launch/evaluate.py": Evaluation,
+    "launch/evaluate.py": schema_of,
     "synthesize": Synthesize,
     "plan": Plan,
     "prepare": Prepare,
@@ -60,7 +61,9 @@ def test_a_command_names_what_exists_and_its_keys_are_valid(command: str) -> Non
     if schema is not None:
         given = [w.replace("$folder", "demo").replace("$uri", "random") for w in words if re.match(r"[a-z_.]+=", w)]
         needed = ["input=x"] if schema is Prepare and not any(w.startswith("input=") for w in given) else []
-        needed += ["path=x"] if "path" in schema.model_fields and "data_tools" in words else []
+        needed += (
+            ["path=x"] if isinstance(schema, type) and "path" in schema.model_fields and "data_tools" in words else []
+        )
         load(schema, ROOT / config if config else None, needed + given)
 
 

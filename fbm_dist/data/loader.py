@@ -164,6 +164,11 @@ def read_pass(opened: OpenedData, order: Pass) -> Iterator[Clip]:
 
     A clip that cannot be decoded is left out, logged by key and counted.
     """
+    return (clip for _, clip in read_placed(opened, order))
+
+
+def read_placed(opened: OpenedData, order: Pass) -> Iterator[tuple[list[int], Clip]]:
+    """`read_pass`, with the position of each clip."""
     stream = opened.stream(order)
     try:
         for _ in range(order.num_batches):
@@ -171,7 +176,7 @@ def read_pass(opened: OpenedData, order: Pass) -> Iterator[Clip]:
             pairs = enumerate(zip(read.places, read.attempts, strict=True))
             good = [slot for slot, (place, attempt) in pairs if not place.padding and attempt == 0]
             if good:
-                yield opened.clip(read, good)
+                yield [read.places[slot].position for slot in good], opened.clip(read, good)
         if stream.undecodable:
             root = opened.parts[0].index.root
             log.warning("%s: %d clips could not be decoded and were left out", root, stream.undecodable)

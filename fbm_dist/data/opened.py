@@ -14,6 +14,7 @@ from torch import Tensor
 from data_tools.places import is_local
 from fbm_dist.clip import Clip
 from fbm_dist.data.decoding.choice import candidates, decoded_by_readers
+from fbm_dist.data.decoding.degradation import degraded
 from fbm_dist.data.decoding.measure import CLIPS, Remembered, speeds
 from fbm_dist.data.decoding.pixels import MASK, VIDEO, normalized
 from fbm_dist.data.index import selection
@@ -190,6 +191,8 @@ class OpenedData:
         else:
             video, *others = (pixels.permute(0, 1, 4, 2, 3) for pixels in (video, *others))
         masks = {name: normalized(mask, mirror, MASK) for name, mask in zip(names, others, strict=True)}
+        if spec.degrade is not None:
+            masks["mask"] = degraded(masks["mask"], spec.degrade, [clip.draw.degrade for clip in chosen])
         frames = [[clip.row.start + frame for frame in clip.moment.shown] for clip in chosen]
         for slot, shown in zip(slots, frames, strict=True):
             for other in batch.others[slot : slot + 1]:

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from fbm_dist.objectives.fbm.config import FBMConfig
+from typing import Annotated
 
-# Families that pretrain an encoder. A second one makes this `Annotated[FBMConfig | Other, Field(discriminator="family")]`.
-Pretraining = FBMConfig
+from pydantic import Field
+
+from fbm_dist.objectives.fbm.config import AutoencoderConfig, FBMConfig
+
+# Families that pretrain an encoder; the key `family` says which.
+Pretraining = Annotated[FBMConfig | AutoencoderConfig, Field(discriminator="family")]
+
+DEFAULT: Pretraining = FBMConfig()  # where a config says nothing

@@ -27,6 +27,14 @@ class Encoder(nn.Module, ABC):
         """Video in [-1, 1] -> flat feature vectors by name, e.g. foreground, background, motion."""
 
 
+class Segmenter(ABC):
+    """A capability: what can tell a clip's foreground from its background without being given a mask."""
+
+    @abstractmethod
+    def segment(self, video: Float[Tensor, "b 3 t h w"]) -> Float[Tensor, "b 1 h w"]:
+        """Soft foreground score in [0, 1] of each clip's first frame, float32; video in [-1, 1]. Made in eval mode, without gradient."""
+
+
 class Objective(nn.Module, ABC):
     """A game of one or more players. Each is a submodule with its own optimizer; they move in this order.
 

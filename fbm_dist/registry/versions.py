@@ -144,10 +144,20 @@ def resolve(uri: str | Path, *, tracking_uri: str | None = None) -> Registered |
     return Registered(found.name, str(found.version), found.run_id or None)
 
 
-def tag(registered: Registered, tags: Mapping[str, str], *, tracking_uri: str | None = None) -> None:
-    """Set tags on a registered version."""
+def tag(
+    registered: Registered, tags: Mapping[str, str], *, tracking_uri: str | None = None, prefix: str | None = None
+) -> None:
+    """Set tags on a registered version.
+
+    Args:
+        prefix: older tags that begin with it are removed: what was measured before is not mixed with what is now.
+    """
     client = connect(tracking_uri, create=False)
     with calling(f"tag {registered.uri}"):
+        if prefix:
+            there = client.get_model_version(registered.name, registered.version).tags
+            for key in [key for key in there if key.startswith(prefix) and key not in tags]:
+                client.delete_model_version_tag(registered.name, registered.version, key)
         for key, value in tags.items():
             client.set_model_version_tag(registered.name, registered.version, key, value)
 

@@ -117,7 +117,9 @@ def select(index: Index, chosen: Filter, spec: ClipSpec, *, both_sides: bool = T
 
 def digest(index: Index, chosen: Filter, spec: ClipSpec) -> str:
     """Data set, filter and clip settings, each hashed: "data.filter.clip". Equal digests mean the same clips and pixels."""
-    return f"{index.digest[:16]}.{hashed(filter_text(chosen))}.{hashed(spec.model_dump_json(), PLAN_VERSION)}"
+    # a setting that came later changes no digest where it is not used: checkpoints and encoders from before stay valid
+    clip = spec.model_dump_json(exclude={"degrade"} if spec.degrade is None else None)
+    return f"{index.digest[:16]}.{hashed(filter_text(chosen))}.{hashed(clip, PLAN_VERSION)}"
 
 
 def _write(index: Index, chosen: Filter, spec: ClipSpec, folder: Path, both_sides: bool) -> dict[str, Any]:

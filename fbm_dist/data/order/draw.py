@@ -23,6 +23,7 @@ class Draw:
         scale: of the square.
         negative: which frame of another film.
         order: the seed of what needs more numbers (which frames of `within`).
+        degrade: how the clip's masks are made worse.
     """
 
     window: float
@@ -33,11 +34,13 @@ class Draw:
     scale: float = 0.5
     negative: float = 0.5
     order: float = 0.0
+    degrade: float = 0.5
 
     @staticmethod
     def at(seed: int, epoch: int, position: int) -> Draw:
         """A hash (BLAKE2b) of seed, epoch and position within the epoch: 53 bits for each number."""
-        return Draw(*_numbers(struct.pack("<3Q", seed & MASK64, epoch, position)))
+        words = (seed & MASK64, epoch, position)
+        return Draw(*_numbers(struct.pack("<3Q", *words)), *_numbers(struct.pack("<4Q", *words, 1))[:1])
 
 
 def _numbers(text: bytes) -> list[float]:

@@ -102,7 +102,7 @@ class Order:
 
 @dataclass(frozen=True)
 class Pass:
-    """One pass in the order of the index, dealt round-robin to ranks: for evaluation. No random numbers."""
+    """One pass in the order of the index, dealt round-robin to ranks: for evaluation. No random numbers but those of masks made worse."""
 
     num_clips: int
     batch: int
@@ -147,5 +147,5 @@ class Pass:
         return word("other", position, attempt) % self.num_clips
 
     def draw(self, position: int) -> Draw:
-        """The middle of everything, and neither reversed nor mirrored."""
-        return Draw(0.5, 1.0, 1.0)
+        """The middle of everything, and neither reversed nor mirrored; masks are made worse in every way, by the position alone."""
+        return Draw(0.5, 1.0, 1.0, degrade=(word("degrade", position) >> 11) * 2.0**-53)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fbm_dist import registry
+from fbm_dist.evaluation.config import OfEncoders
 from fbm_dist.objectives.families import Pretraining
+from fbm_dist.objectives.fbm.config import FBMConfig
 from fbm_dist.objectives.objective import Encoder
 from fbm_dist.registry import Description, Registered
-from fbm_dist.schema import ClipSpec, Data, Evaluation
+from fbm_dist.schema import ClipSpec, Data
 
 RANDOM = "random"
 
@@ -45,33 +48,54 @@ class Candidate:
         uri = self.registered.uri if self.registered else self.uri  # the alias may move while this runs
         return registry.load_encoder(uri, tracking_uri=self.tracking_uri)
 
-    def data(self, given: Data, label: str) -> Data:
-        """`given`, read as this encoder needs it: its own frames and size, the clip's centre, no masks, no augmentation."""
-        chosen = given.filter.model_copy(update={"labelled": label})
+    def seeds(self, given: Sequence[int]) -> Sequence[int]:
+        """Those that give another encoder each: all for random, else the first."""
+        return given if self.random else given[:1]
+
+    def data(self, given: Data, label: str | None = None) -> Data:
+        """`given`, read as this encoder needs it: its own frames and size, the clip's centre, no masks, no augmentation.
+
+        Args:
+            label: only clips that have it; None: all.
+        """
+        chosen = given.filter if label is None else given.filter.model_copy(update={"labelled": label})
         return given.model_copy(update={"clip": self.clip.pictures, "filter": chosen})
 
 
-def candidates(evaluation: Evaluation) -> tuple[Candidate, ...]:
+def candidates(evaluation: OfEncoders) -> tuple[Candidate, ...]:
     """The encoder under test and those beside it, in the order of the table: comparisons first.
 
     Raises:
         ValueError: an encoder that is not there or cannot be read.
     """
     uris = list(dict.fromkeys([*evaluation.compare_with, evaluation.encoder]))
-    tracking = evaluation.tracking.uri
+    return found(uris, evaluation.architecture, evaluation.tracking.uri, first=evaluation.encoder)
+
+
+def found(
+    uris: Sequence[str], architecture: Pretraining | None, tracking: str | None, *, first: str | None = None
+) -> tuple[Candidate, ...]:
+    """The encoders at these addresses.
+
+    Args:
+        architecture: of random; None: that of `first`, else of the first address that is not random, else the full FBM.
+    Raises:
+        ValueError: as `candidates`.
+    """
     known = {uri: registry.describe(uri, tracking_uri=tracking) for uri in uris if uri != RANDOM}
-    described = [known[uri] for uri in (evaluation.encoder, *uris) if uri in known]
-    family = described[0].objective if described else Pretraining()
-    clip = described[0].clip if described else ClipSpec(frames=family.frames, size=family.size)
+    described = [known[uri] for uri in (first, *uris) if uri in known]
+    family = architecture or (described[0].objective if described else FBMConfig())
+    clip = described[0].clip if described else ClipSpec()
+    clip = clip.model_copy(update={"frames": family.frames, "size": family.size})
     out = []
     for uri in uris:
-        found = known.get(uri)
-        if found is None:
+        description = known.get(uri)
+        if description is None:
             out.append(Candidate("random initialisation", uri, family, clip, None, None, tracking))
             continue
         registered = registry.resolve(uri, tracking_uri=tracking)
         name = f"{registered.name} v{registered.version}" if registered else uri
-        out.append(Candidate(name, uri, found.objective, found.clip, found, registered, tracking))
+        out.append(Candidate(name, uri, description.objective, description.clip, description, registered, tracking))
     twice = [c.uri for c in out if [d.name for d in out].count(c.name) > 1]
     if twice:
         raise ValueError(f"{' and '.join(twice)} are the same encoder; leave one out of encoder and compare_with")

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from fbm_dist.data.loader import read_once
+from fbm_dist.evaluation.world import shared_pass
 from fbm_dist.objectives.objective import Encoder
 from fbm_dist.schema import Data
-from fbm_dist.training.distributed import World
+from fbm_dist.training.distributed import World, agreed
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,10 @@ def extract(
     """
     keys: list[str] = []
     parts: dict[str, list[np.ndarray]] = {}
+    clips = shared_pass(data, batch, world)
     with world.agreed():
         encoder = encoder.to(world.device).eval()
-        for clip in read_once(data, batch=batch, rank=world.rank, world_size=world.size, device=world.device):
+        for clip in clips:
             for group, value in encoder(clip.video).items():
                 parts.setdefault(group, []).append(value.float().cpu().numpy())
             keys.extend(clip.key)
@@ -58,7 +59,7 @@ def extract(
     shares = world.gather((keys, {group: np.concatenate(values) for group, values in parts.items()}))
     shares = [share for share in shares if share[0]]
     if not shares:
-        raise ValueError(f"{data.path}: no clip could be decoded; see: python -m data_tools verify {data.path}")
+        raise agreed(f"{data.path}: no clip could be decoded; see: python -m data_tools verify {data.path}")
     groups = {group: np.concatenate([share[1][group] for share in shares]) for group in shares[0][1]}
     features = Features(tuple(key for share in shares for key in share[0]), groups)
     _check_finite(features, name)
@@ -69,7 +70,7 @@ def _check_finite(features: Features, name: str) -> None:
     for group, value in features.groups.items():
         broken = np.flatnonzero(~np.isfinite(value).all(axis=1))
         if len(broken):
-            raise ValueError(
+            raise agreed(
                 f"encoder {name}: its {group} features are NaN or infinite for {len(broken)} of {len(value)} clips "
                 f"(the first: {features.key[broken[0]]}); the encoder is broken, take an earlier version"
             )

@@ -10,8 +10,8 @@ from pydantic import ValidationError
 
 from fbm_dist.data.index.index import Index, name_id
 from fbm_dist.data.index.selection import Selected, digest, select
-from fbm_dist.evaluation.candidates import Candidate
-from fbm_dist.evaluation.clips import LabelledClips
+from fbm_dist.evaluation.encoders.candidates import Candidate
+from fbm_dist.evaluation.labelled.clips import LabelledClips
 from fbm_dist.schema import Data, Filter
 
 
@@ -25,6 +25,15 @@ def seen_in_pretraining(candidate: Candidate, tested: LabelledClips, data: Data)
     if candidate.description is None:
         return "no pretraining"
     info = candidate.description.info
+    told = _films(info, tested, data)
+    if info.get("labels"):
+        told += f", with their labels ({info['labels']})"
+    if info.get("init_from"):
+        told += f"; its first weights are of {info['init_from']}, whose films are not counted"
+    return told
+
+
+def _films(info: dict[str, Any], tested: LabelledClips, data: Data) -> str:
     pretraining = _pretraining_data(info)
     films = sorted(set(tested.film.tolist()))
     if pretraining is not None:

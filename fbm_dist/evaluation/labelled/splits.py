@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold
 
-from fbm_dist.evaluation.clips import LabelledClips
+from fbm_dist.evaluation.labelled.clips import LabelledClips
 from fbm_dist.schema import Filter
 
 TRAIN, TEST = "train", "test"
@@ -18,7 +18,7 @@ Rule = Literal["test_groups", "split", "k-fold"]
 
 @dataclass(frozen=True)
 class Fold:
-    """Positions of clips, and how the loader is told to read the training part alone: without groups, or by split."""
+    """Positions of clips, and how the loader is told to read one part alone: by the tested groups, or by split."""
 
     train: np.ndarray
     test: np.ndarray
@@ -29,6 +29,10 @@ class Fold:
         """`given`, narrowed to the training part."""
         excluded = tuple(sorted({*given.exclude_groups, *self.without}))
         return given.model_copy(update={"exclude_groups": excluded, "split": self.split or given.split})
+
+    def test_filter(self, given: Filter) -> Filter:
+        """`given`, narrowed to the test part."""
+        return given.model_copy(update={"split": TEST} if self.split else {"groups": self.without})
 
 
 @dataclass(frozen=True)
@@ -101,7 +105,11 @@ def _k_folds(clips: LabelledClips, count: int, seed: int) -> tuple[Fold, ...]:
             f"all labelled clips belong to one group ({groups[0]!r}), so none can be held out; give `group` in labels.csv "
             "(person, scene), or a `split` of train and test"
         )
-    cutter = StratifiedGroupKFold(min(count, len(groups)), shuffle=True, random_state=seed)
+    if count >= len(groups):  # leave one out
+        parts = [(np.flatnonzero(clips.group != name), np.flatnonzero(clips.group == name)) for name in groups]
+        return tuple(Fold(train, test, (name,)) for name, (train, test) in zip(groups, parts, strict=True))
+    most = int(np.bincount(clips.target).max())  # scikit-learn refuses more folds than the largest class has clips
+    cutter = StratifiedGroupKFold(max(2, min(count, most)), shuffle=True, random_state=seed)
     with warnings.catch_warnings():  # a class with fewer groups than folds is legal: some folds do not test it
         warnings.simplefilter("ignore", UserWarning)
         parts = list(cutter.split(np.zeros(len(clips)), clips.target, clips.group))
@@ -123,4 +131,9 @@ def _check_learnable(clips: LabelledClips, split: Split) -> None:
                 f"class {name!r} of label {clips.label!r} is tested but never learnt ({split}): its clips are in "
                 f"{len(where)} group{'s' if len(where) > 1 else ''} ({', '.join(where[:3])}); add clips of other "
                 "groups, choose other test_groups, or name its keys in data.filter.exclude_keys"
+            )
+        if len(set(clips.target[fold.train])) < 2:
+            raise ValueError(
+                f"the training part has clips of {len(set(clips.target[fold.train]))} class of label {clips.label!r} only "
+                f"({split}); give other test_groups, or split=k-fold"
             )

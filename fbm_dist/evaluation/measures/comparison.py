@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fbm_dist.evaluation.clips import LabelledClips
-from fbm_dist.evaluation.results import Score
-from fbm_dist.evaluation.scores import Right, accuracy, by_clip, by_film, chance, difference
-from fbm_dist.evaluation.splits import Fold
+from fbm_dist.evaluation.labelled.clips import LabelledClips
+from fbm_dist.evaluation.labelled.splits import Fold
+from fbm_dist.evaluation.measures.scores import Right, accuracy, by_clip, by_film, chance, difference
+from fbm_dist.evaluation.report.results import Cell
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,8 @@ class Column:
 class Compared:
     """Scores of one column: by encoder, by clip and by film; how many clips, films and groups were tested."""
 
-    clip: dict[str, Score]
-    film: dict[str, Score]
+    clip: dict[str, Cell]
+    film: dict[str, Cell]
     counts: tuple[int, int, int]
 
 
@@ -56,8 +56,8 @@ def mean_chance(clips: LabelledClips, folds: Sequence[Fold]) -> float:
     return hits / sum(len(fold.test) for fold in folds)
 
 
-def _scores(right: dict[str, Right], reference: str) -> dict[str, Score]:
+def _scores(right: dict[str, Right], reference: str) -> dict[str, Cell]:
     return {
-        name: Score(accuracy(own), None if name == reference else difference(own, right[reference]))
+        name: Cell(accuracy(own), None if name == reference else difference(own, right[reference]))
         for name, own in right.items()
     }

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fbm_dist.evaluation.splits import Split
+from fbm_dist.evaluation.labelled.splits import Split
 from fbm_dist.schema import LinearProbe
 from fbm_dist.training.monitoring.linear_probe import probabilities
 

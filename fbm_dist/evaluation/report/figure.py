@@ -1,60 +1,71 @@
-"""The figure of an evaluation: accuracies with their intervals, and the training curves of fine-tuning (FBM, Figure 3)."""
+"""Figures as PNG, without a screen: bars of a table with their intervals, curves; a protocol adds what is its own."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from fbm_dist.evaluation.results import Results
+from data_tools.places import atomic
+from fbm_dist.evaluation.report.results import Table
+
+Curve = Sequence[tuple[float, float]]
 
 
-def draw(results: Results, path: Path) -> Path:
-    """Write the PNG at `path`."""
-    curves = any(row.curves for row in results.rows)
-    figure = Figure(figsize=(12 if curves else 7, 4.5), layout="constrained")
+def canvas(width: float, height: float) -> Figure:
+    """An empty figure of this size in inches."""
+    figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(1, 2 if curves else 1, squeeze=False)[0]
-    _bars(axes[0], results)
-    if curves:
-        _curves(axes[1], results)
-    temporary = path.with_name(f".{path.name}")
-    figure.savefig(temporary, format="png", dpi=130)
-    temporary.replace(path)
+    return figure
+
+
+def save(figure: Figure, path: Path) -> Path:
+    """Write the PNG at `path`, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic(path) as file:
+        figure.savefig(file, format="png", dpi=130)
     return path
 
 
-def _bars(axes: Axes, results: Results) -> None:
-    width = 0.8 / len(results.rows)
-    for i, row in enumerate(results.rows):
-        for j, column in enumerate(results.columns):
-            score = row.clip.get(column)
-            if score is None:
+def bars(axes: Axes, table: Table) -> None:
+    """A group of bars a column, one bar a measured row, with intervals (else standard deviations); chance as dotted lines."""
+    rows = [row for row in table.rows if row.kind == "measured"]
+    width = 0.8 / len(rows)
+    for i, row in enumerate(rows):
+        for j, column in enumerate(table.columns):
+            cell = row.cells.get(column)
+            if cell is None:
                 continue
-            found = score.accuracy
-            low, high = (found.mean if bound is None else bound for bound in (found.low, found.high))
-            error = [[max(0.0, found.mean - low)], [max(0.0, high - found.mean)]]
-            place = j + (i - (len(results.rows) - 1) / 2) * width
-            name = row.name if j == 0 else None
-            axes.bar(place, found.mean, 0.95 * width, yerr=error, color=f"C{i}", label=name, capsize=3)
-    for j, column in enumerate(results.columns):
-        chance = results.chance[column]
-        axes.plot([j - 0.45, j + 0.45], [chance] * 2, "k:", label="chance" if j == 0 else None)
-    axes.set_xticks(range(len(results.columns)), [column.replace(": ", ":\n") for column in results.columns])
-    axes.set_ylim(0, 1)
-    axes.set_ylabel(f"accuracy by clip, {results.label}")
+            value = cell.value
+            spread = cell.spread or 0.0
+            low = value.mean - spread if value.low is None else value.low
+            high = value.mean + spread if value.high is None else value.high
+            error = [[max(0.0, value.mean - low)], [max(0.0, high - value.mean)]]
+            place = j + (i - (len(rows) - 1) / 2) * width
+            axes.bar(place, value.mean, 0.95 * width, yerr=error, color=f"C{i}", capsize=3)
+        axes.bar(0, 0, 0, color=f"C{i}", label=row.name)
+    for row in table.rows:
+        if row.kind == "chance":
+            for j, column in enumerate(table.columns):
+                if column in row.cells:
+                    axes.plot([j - 0.45, j + 0.45], [row.cells[column].value.mean] * 2, "k:")
+            axes.plot([], [], "k:", label="chance")
+    axes.set_xticks(range(len(table.columns)), [column.replace(": ", ":\n") for column in table.columns])
+    if table.scale == 100:
+        axes.set_ylim(0, 1)
+    axes.set_ylabel(table.corner.removesuffix(", %"))
     axes.legend(fontsize="small")
 
 
-def _curves(axes: Axes, results: Results) -> None:
-    for i, row in enumerate(results.rows):
-        for j, curve in enumerate(row.curves):
-            steps, values = zip(*curve, strict=True) if curve else ((), ())
-            axes.plot(steps, values, color=f"C{i}", label=row.name if j == 0 else None)
-    axes.axhline(0.9, color="k", linestyle=":", linewidth=0.8)
-    axes.set_ylim(0, 1.02)
-    axes.set_xlabel("fine-tuning step")
-    axes.set_ylabel("accuracy on training batches")
+def curves(axes: Axes, by_name: Mapping[str, Sequence[Curve]], x: str, y: str) -> None:
+    """Several curves a name, of one colour."""
+    for i, (name, found) in enumerate(by_name.items()):
+        for j, curve in enumerate(found):
+            at, values = zip(*curve, strict=True) if curve else ((), ())
+            axes.plot(at, values, color=f"C{i}", label=name if j == 0 else None)
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
     axes.legend(fontsize="small")

@@ -7,25 +7,26 @@ from pathlib import Path
 from typing import Any
 
 from fbm_dist import registry
-from fbm_dist.evaluation.candidates import Candidate
-from fbm_dist.evaluation.results import Results
+from fbm_dist.evaluation.config import Evaluation
+from fbm_dist.evaluation.report.results import Results, metric_name
 from fbm_dist.registry.client import calling, connect, experiment_id
-from fbm_dist.schema import Evaluation
 
 LONGEST = 500  # characters that MLflow stores of a parameter
 
 
-def publish(evaluation: Evaluation, results: Results, tested: Sequence[Candidate], files: Sequence[Path]) -> str:
+def publish(evaluation: Evaluation, results: Results, files: Sequence[Path], data: str = "") -> str:
     """Log config, figures and files; tag the versions that came from the registry. Returns the MLflow run's id.
 
+    Args:
+        data: what was evaluated on, for the tags.
     Raises:
         ValueError: MLflow does not answer.
     """
     client = connect(evaluation.tracking.uri)
-    main = next(row for row in results.rows if row.uri == evaluation.encoder)
+    main = next(subject for subject in results.subjects if subject.name == results.main)
     tags = {
         "protocol": results.protocol,
-        "encoder": evaluation.encoder,
+        "encoder": main.uri,
         "model": main.model or "",
         "sha256": main.sha256 or "",
     }
@@ -35,24 +36,32 @@ def publish(evaluation: Evaluation, results: Results, tested: Sequence[Candidate
 
         experiment = experiment_id(client, evaluation.tracking.experiment)
         run = client.create_run(experiment, run_name=f"evaluate {results.protocol} {main.name}", tags=tags)
-        now = get_current_time_millis()
-        found = [
-            Metric(f"{'' if row is main else _word(row.name) + '/'}{name}", value, now, 0)
-            for row in results.rows
-            for name, value in results.metrics(row).items()
-        ]
-        flat = [Param(key, str(value)[:LONGEST]) for key, value in _flat(evaluation.model_dump(mode="json"))]
-        for start in range(0, len(flat), 100):
-            client.log_batch(run.info.run_id, params=flat[start : start + 100])
-        client.log_batch(run.info.run_id, metrics=found)
-        for path in files:
-            client.log_artifact(run.info.run_id, str(path))
-        client.set_terminated(run.info.run_id)
-    for candidate, row in zip(tested, results.rows, strict=True):
-        if candidate.registered is not None:
-            named = {f"{results.protocol}.{name}": f"{value:.4f}" for name, value in results.metrics(row).items()}
-            origin = {f"{results.protocol}.run": run.info.run_id, f"{results.protocol}.data": str(evaluation.data.path)}
-            registry.tag(candidate.registered, named | origin, tracking_uri=evaluation.tracking.uri)
+        status = "FAILED"
+        try:
+            now = get_current_time_millis()
+            found = [
+                Metric(f"{'' if subject is main else metric_name(subject.name) + '/'}{name}", value, now, 0)
+                for subject in results.subjects
+                for name, value in results.metrics(subject.name).items()
+            ]
+            flat = [Param(key, str(value)[:LONGEST]) for key, value in _flat(evaluation.model_dump(mode="json"))]
+            for start in range(0, len(flat), 100):
+                client.log_batch(run.info.run_id, params=flat[start : start + 100])
+            for start in range(0, len(found), 1000):
+                client.log_batch(run.info.run_id, metrics=found[start : start + 1000])
+            for path in files:
+                client.log_artifact(run.info.run_id, str(path))
+            status = "FINISHED"
+        finally:
+            client.set_terminated(run.info.run_id, status)
+    for subject in results.subjects:
+        registered = registry.resolve(subject.model, tracking_uri=evaluation.tracking.uri) if subject.model else None
+        if registered is not None:
+            named = {f"{results.protocol}.{name}": f"{v:.4f}" for name, v in results.metrics(subject.name).items()}
+            origin = {f"{results.protocol}.run": run.info.run_id, f"{results.protocol}.data": data}
+            registry.tag(
+                registered, named | origin, tracking_uri=evaluation.tracking.uri, prefix=f"{results.protocol}."
+            )
     return str(run.info.run_id)
 
 
@@ -63,8 +72,3 @@ def _flat(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from _flat(value, f"{prefix}.{key}" if prefix else key)
     else:
         yield prefix, tree
-
-
-def _word(name: str) -> str:
-    """A row's name as MLflow allows it in a metric's name."""
-    return "".join(c if c.isalnum() or c in "-_. " else "-" for c in name)

@@ -1,53 +1,125 @@
-"""What an evaluation found: values that become a console table, markdown and JSON."""
+"""What an evaluation found: tables of figures with intervals, whatever the protocol; values that become text, JSON and metrics."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
-from rich.console import Console
-from rich.table import Table
+from fbm_dist.evaluation.encoders.candidates import Candidate
+from fbm_dist.evaluation.measures.scores import Interval
 
-from data_tools.places import write_atomic
-from fbm_dist.evaluation.scores import Interval
-
-FINE_TUNED = "fine-tuned"
-DAGGER = "†"  # marks figures that were not measured here
+Kind = Literal["measured", "chance", "paper"]
+Better = Literal["higher", "lower", "neither"]
 
 
 @dataclass(frozen=True)
-class Score:
-    """One cell: accuracy in [0, 1], and its difference to the reference row (None in that row)."""
+class Cell:
+    """One figure.
 
-    accuracy: Interval
-    difference: Interval | None
+    Attributes:
+        value: its mean and 95 % interval (bounds None: there is none), in the table's own unit before `scale`.
+        difference: to the reference row, paired; None: that row, or not compared.
+        spread: standard deviation over repetitions, where papers report that.
+        mark: a sign behind the figure, which a note explains.
+    """
+
+    value: Interval
+    difference: Interval | None = None
+    spread: float | None = None
+    mark: str = ""
+
+    @staticmethod
+    def of(value: float, spread: float | None = None) -> Cell:
+        """A figure without an interval."""
+        return Cell(Interval(float(value), None, None), spread=spread)
 
 
 @dataclass(frozen=True)
 class Row:
-    """One encoder. `clip` and `film`: a score by column, counted by clip and by film."""
+    """One line of a table: an encoder or method (measured), the chance level, or what a paper reports (not measured here)."""
 
     name: str
-    uri: str
-    model: str | None  # models:/NAME/VERSION
-    sha256: str | None
-    seen: str
-    clip: dict[str, Score] = field(default_factory=dict)
-    film: dict[str, Score] = field(default_factory=dict)
-    curves: tuple[tuple[tuple[int, float], ...], ...] = ()  # fine-tuning: (step, training accuracy), one a training
-    steps_to_90: tuple[int | None, ...] = ()  # fine-tuning: steps to 90 % training accuracy, likewise
+    cells: dict[str, Cell]  # by column; a column may be missing
+    kind: Kind = "measured"
+    ranked: bool = True  # False: never in bold, e.g. what joins other rows
 
 
 @dataclass(frozen=True)
-class PaperRow:
-    """Figures that the paper reports, on its own data."""
+class Look:
+    """How the figures of a column are told: which are good, times what, with how many decimals."""
+
+    better: Better = "higher"
+    scale: float = 100.0
+    digits: int = 1
+
+
+@dataclass(frozen=True)
+class Table:
+    """Figures of one kind.
+
+    Attributes:
+        name: one word, unique among the tables: part of the metrics' names, e.g. clip.
+        heading: above the table; `corner`: above the row names: what the figures are, e.g. "accuracy, %".
+        columns: in order. `probe: motion` is told as two lines.
+        better: which figures are good, for what is shown in bold.
+        scale: figures are shown times this, with `digits` decimals; JSON and metrics have them as they are.
+        footer: a last line by column, e.g. how many clips were tested.
+        logged: its figures become metrics in MLflow and tags of the model's version.
+        looks: of columns that differ from better, scale and digits.
+        shown: False: for programs alone (results.json, MLflow), where another table tells people the same.
+    """
 
     name: str
-    data: str
-    accuracy: dict[str, float]  # in percent, by column
+    heading: str
+    corner: str
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+    better: Better = "higher"
+    scale: float = 100.0
+    digits: int = 1
+    footer_name: str = ""
+    footer: dict[str, str] = field(default_factory=dict)
+    logged: bool = True
+    looks: dict[str, Look] = field(default_factory=dict)
+    shown: bool = True
+
+    def look(self, column: str) -> Look:
+        """How this column's figures are told."""
+        return self.looks.get(column, Look(self.better, self.scale, self.digits))
+
+    def row(self, name: str) -> Row:
+        """The measured row of this name."""
+        return next(row for row in self.rows if row.name == name and row.kind == "measured")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Who was measured: an encoder, or a method.
+
+    Attributes:
+        name: of its rows.
+        uri: as the user wrote it; `model`: models:/NAME/VERSION where it is registered.
+        sha256: of its weights.
+        seen: one sentence: were the tested films seen in pretraining.
+    """
+
+    name: str
+    uri: str
+    model: str | None = None
+    sha256: str | None = None
+    seen: str = ""
+
+    @staticmethod
+    def of(candidate: Candidate, seen: str = "") -> Subject:
+        """The subject that an encoder under test is."""
+        registered, described = candidate.registered, candidate.description
+        return Subject(
+            candidate.name,
+            candidate.uri,
+            registered.uri if registered else None,
+            described.sha256 if described else None,
+            seen,
+        )
 
 
 @dataclass(frozen=True)
@@ -55,129 +127,40 @@ class Results:
     """A whole evaluation.
 
     Attributes:
-        chance: accuracy of always naming the most frequent training class, by column, for clips.
-        counts: tested clips, films and groups by column.
-        notes: what a reader must know to read the figures.
+        protocol: its room.
+        title: what was measured on what.
+        main: name of the subject that the evaluation is about.
+        notes: what a reader must know to read the figures, a sentence each.
+        details: further findings as JSON values: curves, classes, assignments.
+        facts: config, split, versions, seconds.
     """
 
     protocol: str
     title: str
-    label: str
-    classes: tuple[str, ...]
-    columns: tuple[str, ...]
-    chance: dict[str, float]
-    counts: dict[str, tuple[int, int, int]]
-    rows: tuple[Row, ...]
-    paper: tuple[PaperRow, ...]
-    notes: tuple[str, ...]
-    reference: str  # the row that differences are taken to
-    facts: dict[str, Any]  # config, versions, seconds
+    subjects: tuple[Subject, ...]
+    main: str
+    tables: tuple[Table, ...]
+    notes: tuple[str, ...] = ()
+    details: dict[str, Any] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
 
-    def metrics(self, row: Row) -> dict[str, float]:
-        """Flat names for MLflow, e.g. linear_probe.motion.clip."""
-        out = {}
-        for unit, scores in (("clip", row.clip), ("film", row.film)):
-            for column, score in scores.items():
-                out[f"{metric_name(column)}.{unit}"] = score.accuracy.mean
-        return out
+    def table(self, name: str) -> Table:
+        """The table of this name."""
+        return next(table for table in self.tables if table.name == name)
+
+    def metrics(self, subject: str) -> dict[str, float]:
+        """Flat names for MLflow, COLUMN.TABLE, e.g. probe.motion.clip."""
+        return {
+            f"{metric_name(column)}.{table.name}": cell.value.mean
+            for table in self.tables
+            if table.logged
+            for row in table.rows
+            if row.kind == "measured" and row.name == subject
+            for column, cell in row.cells.items()
+        }
 
 
 def metric_name(column: str) -> str:
-    """`probe: motion` -> `linear_probe.motion`; `fine-tuned` -> `fine_tuned`."""
-    return column.replace("probe: ", "linear_probe.").replace("-", "_").replace(" ", "_")
-
-
-def write(results: Results, folder: Path) -> tuple[Path, Path]:
-    """results.json and table.md in `folder`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    as_json, as_text = folder / "results.json", folder / "table.md"
-    for path, text in ((as_json, json.dumps(asdict(results), indent=2) + "\n"), (as_text, markdown(results))):
-        write_atomic(path, text.encode())
-    return as_json, as_text
-
-
-def show(results: Results, console: Console) -> None:
-    """Print the tables and their notes."""
-    for heading, header, body in _tables(results):
-        table = Table(title=heading, title_justify="left")
-        for i, name in enumerate(header):
-            table.add_column(
-                name.replace(": ", ":\n"),
-                justify="left" if i == 0 else "right",
-                overflow="fold",
-                min_width=12 if i == 0 else 0,
-            )
-        for cells, after in zip(body, [*body[1:], [""]], strict=True):
-            table.add_row(*cells, end_section=not (DAGGER in cells[0] and DAGGER in after[0]))
-        console.print(table)
-    for note in _notes(results):
-        console.print(f"- {note}", soft_wrap=True, highlight=False, markup=False)
-
-
-def markdown(results: Results) -> str:
-    """The same as GitHub markdown."""
-    parts = [f"# {results.title}"]
-    for heading, header, body in _tables(results):
-        lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
-        lines += ["| " + " | ".join(cell.replace("\n", "<br>") for cell in cells) + " |" for cells in body]
-        parts.append(f"**{heading}**\n\n" + "\n".join(lines))
-    parts.append("\n".join(f"- {note}" for note in _notes(results)))
-    return "\n\n".join(parts) + "\n"
-
-
-def _tables(results: Results) -> Iterator[tuple[str, list[str], list[list[str]]]]:
-    """(heading, column names, rows of cells) of the table by clip, and of that by film where films have several clips."""
-    clips_and_films = [counts[:2] for counts in results.counts.values()]
-    units = ["clip", "film"] if any(clips != films for clips, films in clips_and_films) else ["clip"]
-    for unit in units:
-        header = ["accuracy, %", *results.columns]
-        body = [[row.name, *(_cell(getattr(row, unit).get(c)) for c in results.columns)] for row in results.rows]
-        if unit == "clip":
-            body.insert(0, ["chance (largest class)", *(f"{100 * results.chance[c]:.1f}" for c in results.columns)])
-            for paper in results.paper:
-                cells = [f"{paper.accuracy[c]:.1f}{DAGGER}" if c in paper.accuracy else "" for c in results.columns]
-                body.append([f"{paper.name}{DAGGER}", *cells])
-        last = [_count(results.counts[c], unit) for c in results.columns]
-        body.append([f"tested {unit}s (groups)", *last])
-        yield f"{results.title}, by {unit}", header, body
-
-
-def _cell(score: Score | None) -> str:
-    if score is None:
-        return ""
-    found = score.accuracy
-    text = f"{100 * found.mean:.1f}{_range(found)}"
-    if score.difference is not None:
-        text += f"\n{100 * score.difference.mean:+.1f}{_range(score.difference)}"
-    return text
-
-
-def _range(interval: Interval) -> str:
-    if interval.low is None or interval.high is None:
-        return ""
-    return f" [{100 * interval.low:.0f},{100 * interval.high:.0f}]"
-
-
-def _count(counts: tuple[int, int, int], unit: str) -> str:
-    clips, films, groups = counts
-    return f"{clips if unit == 'clip' else films} ({groups})"
-
-
-def _notes(results: Results) -> list[str]:
-    single = any(groups == 1 for *_, groups in results.counts.values())
-    notes = [
-        "Brackets: 95 % interval, bootstrap over groups and seeds"
-        + (" (none where one group is tested)" if single else "")
-        + f". Second line: difference to {results.reference}, paired by group.",
-        *results.notes,
-        *(f"{row.name}: {row.seen}." for row in results.rows),
-    ]
-    for row in results.rows:
-        if row.steps_to_90:
-            told = ", ".join("never" if steps is None else str(steps) for steps in row.steps_to_90)
-            notes.append(f"{row.name}: fine-tuning steps to 90 % training accuracy, each training: {told}.")
-    if results.paper:
-        notes.append(
-            f"{DAGGER} paper, other data: as the paper reports it, on {results.paper[0].data}; not measured here."
-        )
-    return notes
+    """`probe: motion` -> `probe.motion`; `fine-tuned` -> `fine_tuned`; what MLflow does not take becomes `_`."""
+    name = column.replace(": ", ".")
+    return "".join(c if c.isalnum() or c == "." else "_" for c in name)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from data_tools.config import Config
-from fbm_dist.objectives.families import Pretraining
+from fbm_dist.objectives.families import DEFAULT, Pretraining
 
 if TYPE_CHECKING:
     from fbm_dist.objectives.classifier.objective import Classifier
@@ -17,7 +17,7 @@ class ClassifierConfig(Config):
     """Action recognition as in the FBM paper: decoders dropped, one linear layer on the flattened features, cross entropy."""
 
     family: Literal["classifier"] = "classifier"
-    trunk: Pretraining = Pretraining()  # the family and size whose encoder is classified with
+    trunk: Pretraining = DEFAULT  # the family and size whose encoder is classified with
     label: str = "action"  # which label of the data set
     classes: int = Field(2, ge=2)
     frozen: bool = False  # True: only the linear layer learns, encoder in eval mode

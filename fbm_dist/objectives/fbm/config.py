@@ -1,4 +1,4 @@
-"""The config of FBM; imports no torch."""
+"""The configs of FBM and of the autoencoder that it is held against; imports no torch."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from data_tools.config import Config
 
 if TYPE_CHECKING:
+    from fbm_dist.objectives.fbm.autoencoder import Autoencoder
     from fbm_dist.objectives.fbm.network import FBMEncoder
     from fbm_dist.objectives.fbm.objective import FBM
 
@@ -20,13 +21,31 @@ class Coherency(Config):
     margin: float = Field(0.5, ge=0)
 
 
-class FBMConfig(Config):
-    """Disentangling Motion, Foreground and Background Features in Videos (Lin et al., 2017)."""
+class EncoderConfig(Config):
+    """What decides the encoder, which both families of this room train."""
 
-    family: Literal["fbm"] = "fbm"
+    family: str
     frames: int = Field(16, description="T: frames of a clip; the encoder halves time three times and needs 16")
     size: Literal[64, 128] = 128  # side of the square input in pixels; the bottleneck is 4x4 at either size
-    width: float = Field(1.0, gt=0, le=4)  # factor on every channel count; 1 is the paper's 176.8M parameters
+    width: float = Field(1.0, gt=0, le=4)  # factor on every channel count, of the decoders, too; 1 is the paper's
+
+    @model_validator(mode="after")
+    def _sixteen_frames(self) -> EncoderConfig:
+        if self.frames != 16:
+            raise ValueError(f"objective.frames is {self.frames}; the FBM encoder takes clips of 16 frames")
+        return self
+
+    def build_encoder(self) -> FBMEncoder:
+        """The encoder alone: what `registry.load_encoder` fills with weights."""
+        from fbm_dist.objectives.fbm.network import FBMEncoder
+
+        return FBMEncoder(self)
+
+
+class FBMConfig(EncoderConfig):
+    """Disentangling Motion, Foreground and Background Features in Videos (Lin et al., 2017); 176.8M parameters at width 1."""
+
+    family: Literal["fbm"] = "fbm"
     mask_threshold: float = Field(0.5, gt=0, lt=1)  # b_fg of eq. 2: 1 where the soft score is above it
     feature_weight: float = Field(1.0, ge=0)  # weight of L_feat (eq. 7)
     double_decay: bool = (
@@ -34,20 +53,20 @@ class FBMConfig(Config):
     )
     coherency: Coherency = Coherency()
 
-    @model_validator(mode="after")
-    def _sixteen_frames(self) -> FBMConfig:
-        if self.frames != 16:
-            raise ValueError(f"objective.frames is {self.frames}; the FBM encoder takes clips of 16 frames")
-        return self
-
     def build(self) -> FBM:
         """The objective with freshly initialised weights."""
         from fbm_dist.objectives.fbm.objective import FBM
 
         return FBM(self)
 
-    def build_encoder(self) -> FBMEncoder:
-        """The encoder alone: what `registry.load_encoder` fills with weights."""
-        from fbm_dist.objectives.fbm.network import FBMEncoder
 
-        return FBMEncoder(self)
+class AutoencoderConfig(EncoderConfig):
+    """The paper's baseline (Lin et al., 2017, section 5): the same encoder, a mirrored decoder, L1 on the whole clip; no masks."""
+
+    family: Literal["autoencoder"] = "autoencoder"
+
+    def build(self) -> Autoencoder:
+        """The objective with freshly initialised weights."""
+        from fbm_dist.objectives.fbm.autoencoder import Autoencoder
+
+        return Autoencoder(self)

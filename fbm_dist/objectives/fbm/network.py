@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fbm_dist.layers.initialization import xavier_, xavier_bias_
-from fbm_dist.objectives.fbm.config import FBMConfig
+from fbm_dist.objectives.fbm.config import EncoderConfig, FBMConfig
 from fbm_dist.objectives.objective import Encoder
 
 BOTTLENECK = 4  # side of the bottleneck's map, and of the kernels that the motion features make
@@ -67,7 +67,13 @@ class Reconstruction(NamedTuple):
     bottleneck: Bottleneck
 
 
-def _norm_relu(norm: nn.Module, pool: nn.Module | None = None) -> OrderedDict[str, nn.Module]:
+def fourth_pooling(size: int) -> tuple[int, int, int]:
+    """Its strides in time, rows and columns. At 64 pixels it halves time alone: the bottleneck stays 4x4."""
+    return (2, 2, 2) if size == 128 else (2, 1, 1)
+
+
+def norm_relu(norm: nn.Module, pool: nn.Module | None = None) -> OrderedDict[str, nn.Module]:
+    """What follows a convolution: normalisation, pooling where there is one, ReLU."""
     # Max pooling and ReLU commute exactly; pooling first halves the memory that ReLU touches.
     layers: OrderedDict[str, nn.Module] = OrderedDict(norm=norm)
     if pool is not None:
@@ -76,42 +82,41 @@ def _norm_relu(norm: nn.Module, pool: nn.Module | None = None) -> OrderedDict[st
     return layers
 
 
-def _block3d(channels: int, out: int, pool: tuple[int, int, int] | None = None) -> nn.Sequential:
+def block3d(channels: int, out: int, pool: tuple[int, int, int] | None = None) -> nn.Sequential:
+    """A 3x3x3 convolution that keeps the size, BatchNorm, max pooling where it is given, ReLU."""
     convolution = nn.Conv3d(channels, out, kernel_size=3, padding=1)
     pooling = nn.MaxPool3d(pool) if pool else None
-    return nn.Sequential(OrderedDict(convolution=convolution) | _norm_relu(nn.BatchNorm3d(out), pooling))
+    return nn.Sequential(OrderedDict(convolution=convolution) | norm_relu(nn.BatchNorm3d(out), pooling))
 
 
 def _block2d(channels: int, out: int, kernel: int) -> nn.Sequential:
     convolution = nn.Conv2d(channels, out, kernel, padding=kernel // 2)
-    return nn.Sequential(OrderedDict(convolution=convolution) | _norm_relu(nn.BatchNorm2d(out)))
+    return nn.Sequential(OrderedDict(convolution=convolution) | norm_relu(nn.BatchNorm2d(out)))
 
 
 class FBMEncoder(Encoder):
     """16 frames -> foreground, background and motion features: C3D up to conv5b, a mapping to 4x4, a split on channels."""
 
-    def __init__(self, config: FBMConfig) -> None:
+    def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.frames, self.size = config.frames, config.size
         self.channels = Channels.of(config.width)
         one, two, three, four = self.channels.c3d
-        # At 64 pixels the fourth pooling keeps its halving of time and drops that of space: the bottleneck stays 4x4.
-        fourth = (2, 2, 2) if config.size == 128 else (2, 1, 1)
         self.c3d = nn.Sequential(
             OrderedDict(
-                conv1=_block3d(3, one, (1, 2, 2)),
-                conv2=_block3d(one, two, (2, 2, 2)),
-                conv3a=_block3d(two, three),
-                conv3b=_block3d(three, three, (2, 2, 2)),
-                conv4a=_block3d(three, four),
-                conv4b=_block3d(four, four, fourth),
-                conv5a=_block3d(four, four),
-                conv5b=_block3d(four, four),
+                conv1=block3d(3, one, (1, 2, 2)),
+                conv2=block3d(one, two, (2, 2, 2)),
+                conv3a=block3d(two, three),
+                conv3b=block3d(three, three, (2, 2, 2)),
+                conv4a=block3d(three, four),
+                conv4b=block3d(four, four, fourth_pooling(config.size)),
+                conv5a=block3d(four, four),
+                conv5b=block3d(four, four),
             )
         )
         out = self.channels.bottleneck
         mapping = nn.Conv3d(four, out, kernel_size=2, stride=(1, 2, 2))
-        self.mapping = nn.Sequential(OrderedDict(convolution=mapping) | _norm_relu(nn.BatchNorm3d(out)))
+        self.mapping = nn.Sequential(OrderedDict(convolution=mapping) | norm_relu(nn.BatchNorm3d(out)))
         xavier_(self)
 
     def maps(self, video: Float[Tensor, "b c t h w"]) -> Bottleneck:
@@ -171,7 +176,7 @@ class ImageDecoder(nn.Sequential):
         hidden = channels if size == 128 else channels[:2] + channels[3:]
         layers: OrderedDict[str, nn.Module] = OrderedDict(expand=_block2d(features, hidden[0], 1))
         for i, (before, after) in enumerate(pairwise(hidden), start=1):
-            block = OrderedDict(convolution=Deconvolution(before, after)) | _norm_relu(nn.BatchNorm2d(after))
+            block = OrderedDict(convolution=Deconvolution(before, after)) | norm_relu(nn.BatchNorm2d(after))
             layers[f"deconv{i}"] = nn.Sequential(block)
         layers["image"] = Deconvolution(hidden[-1], 3)
         layers["tanh"] = nn.Tanh()

@@ -12,14 +12,15 @@ from fbm_dist.layers.pictures import grid, looking, titled, to_uint8
 from fbm_dist.objectives.fbm.config import FBMConfig
 from fbm_dist.objectives.fbm.losses import background_coherency, feature_distance, foreground_weights, reconstruction
 from fbm_dist.objectives.fbm.network import FBMEncoder, FBMNetwork
-from fbm_dist.objectives.objective import Loss, Objective
+from fbm_dist.objectives.objective import Loss, Objective, Segmenter
 
 PICTURES = 8  # clips that are shown
 COLUMNS = ("input", "foreground", "background", "last foreground")
 REUSED = ("encoder.", "foreground_decoder.")  # the graph runs them twice per step
+GREY_LEVEL = 2 / 255  # one step of an 8-bit frame in [-1, 1]
 
 
-class FBM(Objective):
+class FBM(Objective, Segmenter):
     """One player. The encoder is `model.encoder`; what else is under `model` is dropped after pretraining."""
 
     players = ("model",)
@@ -84,6 +85,22 @@ class FBM(Objective):
         below = [final, out.first_foreground, out.first_background, out.last_foreground]
         picture = grid([[to_uint8(tile) for tile in row] for row in (above, below)])
         return {"reconstruction": titled(picture, COLUMNS)}
+
+    def segment(self, video: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b 1 h w"]:
+        """The implicit foreground of each clip's first frame: how much of a pixel the foreground decoder claims, in [0, 1], float32.
+
+        score = a / (a + b), with a = mean over channels of |first foreground|, b = likewise of |first background|. What is masked
+        out is 0 (mid-grey) in either target of eq. 4 and 5, so the decoder that stays grey says: not mine. Where both stay within
+        one grey level together, neither says anything, and the score falls to 0. It is made in eval mode, of the video alone.
+
+        Raises:
+            ValueError: the video is not (b, 3, 16, size, size).
+        """
+        with looking(self):
+            maps = self.model.encoder.maps(video)
+            foreground = self.model.foreground_decoder(maps.foreground).float().abs().mean(dim=1, keepdim=True)
+            background = self.model.background_decoder(maps.background).float().abs().mean(dim=1, keepdim=True)
+        return foreground / (foreground + background).clamp(min=GREY_LEVEL)
 
     def encoder(self) -> FBMEncoder:
         """C3D and mapping; shares its parameters with the objective."""

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from fbm_dist import registry
+from fbm_dist.evaluation.action_recognition.config import ActionRecognition, FineTuning
 from fbm_dist.objectives.fbm.config import FBMConfig
-from fbm_dist.schema import ClipSpec, Data, Evaluation, FineTuning, Optimizer, Tracking
+from fbm_dist.schema import ClipSpec, Data, Optimizer, Tracking
 from tests.datasets import write_dataset
 
 CONFIG = FBMConfig(size=64, width=0.05)
@@ -44,20 +45,22 @@ def registered(tmp_path_factory: pytest.TempPathFactory, encoder: Path) -> str:
 
 
 @pytest.fixture
-def evaluation(shards: Path, encoder: Path, tmp_path: Path) -> Callable[..., Evaluation]:
+def evaluation(shards: Path, encoder: Path, tmp_path: Path) -> Callable[..., ActionRecognition]:
     """An evaluation that takes seconds; keywords change it."""
 
-    def make(**changes: Any) -> Evaluation:
+    def make(**changes: Any) -> ActionRecognition:
         settings: dict[str, Any] = {
             "encoder": str(encoder),
             "data": Data(path=shards),
             "label": "motion",
             "test_groups": ("person-2",),
-            "fine_tuning": FineTuning(steps=4, global_batch=4, micro_batch=4, mirror=0.0, optimizer=Optimizer(lr=1e-3)),
+            "fine_tuning": FineTuning(
+                steps=4, looks=2, global_batch=4, micro_batch=4, mirror=0.0, optimizer=Optimizer(lr=1e-3)
+            ),
             "device": "cpu",
             "output": tmp_path / "out",
             "tracking": Tracking(mlflow=False),
         }
-        return Evaluation(**(settings | changes))
+        return ActionRecognition(**(settings | changes))
 
     return make

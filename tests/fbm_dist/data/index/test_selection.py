@@ -18,7 +18,7 @@ from data_tools.sample import Metadata
 from fbm_dist.data.index import arrays
 from fbm_dist.data.index.index import CODECS, Index, name_id
 from fbm_dist.data.index.selection import Selected, digest, select
-from fbm_dist.schema import ClipSpec, Filter
+from fbm_dist.schema import ClipSpec, Degrade, Filter
 from tests.fbm_dist.data.index.varied import key_of, write_varied
 from tests.grouped import write_clips
 
@@ -243,7 +243,23 @@ def test_every_clip_setting_is_part_of_the_digest(films: Path) -> None:
         "frames": 2, "stride": 2, "offsets": (0,), "within": 3, "negative": True, "size": 32, "resize": "crop", "window": "centre",
         "mask": True, "truth": True, "use_truth_as_mask": True, "reverse": 0.1, "mirror": 0.1, "frames_per_shot": 3,
         "crop_share": 0.5, "crop_at": "random", "box_share": 0.5, "box_scale": 0.5, "box_shift": 0.5,
+        "degrade": Degrade(kind="boundary", kernel=3),
     }  # fmt: skip
     assert set(changes) == set(ClipSpec.model_fields)
     found = {digest(index, Filter(), CLIP.model_copy(update={name: value})) for name, value in changes.items()}
     assert len(found | {digest(index, Filter(), CLIP)}) == len(changes) + 1
+
+
+def test_what_makes_masks_worse_is_part_of_the_digest_only_where_it_is_given(films: Path) -> None:
+    index = Index.open(films)
+    given: list[dict[str, Any]] = [
+        {"kind": "box"},
+        {"kind": "full"},
+        *({"kind": "boundary", "kernel": kernel} for kernel in (3, 5)),
+        *({"kind": "truncate", "share": share} for share in (0.2, 0.5)),
+    ]
+    clips = [digest(index, Filter(), ClipSpec(degrade=Degrade(**how))).split(".")[2] for how in given]
+    assert len(set(clips)) == len(given)
+    known = "31f5f26b727d3e03"  # of runs from before there was such a setting
+    assert digest(index, Filter(), ClipSpec()).split(".")[2] == known
+    assert known not in clips

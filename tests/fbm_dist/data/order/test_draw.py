@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,8 @@ from pydantic import ValidationError
 
 from fbm_dist.data.order.arrangement import Shuffled
 from fbm_dist.data.order.draw import Draw, moment, negative
-from fbm_dist.data.order.plan import Order
-from fbm_dist.schema import ClipSpec
+from fbm_dist.data.order.plan import Order, Pass
+from fbm_dist.schema import ClipSpec, Degrade
 
 
 def test_random_numbers_depend_on_seed_epoch_and_position_alone() -> None:
@@ -24,10 +25,28 @@ def test_random_numbers_depend_on_seed_epoch_and_position_alone() -> None:
         assert abs(np.mean(numbers) - 0.5) < 0.08
         assert 0 <= min(numbers) < 0.02 < 0.98 < max(numbers) < 1
     matrix = np.array([[getattr(draw, name) for name in Draw.__dataclass_fields__] for draw in draws])
-    assert np.abs(np.corrcoef(matrix.T) - np.eye(8)).max() < 0.2
+    assert np.abs(np.corrcoef(matrix.T) - np.eye(9)).max() < 0.2
     clips = Shuffled(50, 0)
     one = Order(clips, 0, 8, 4, rank=1, world_size=2).draw(77)
     assert one == Order(clips, 0, 24, 24).draw(77) == Draw.at(0, 1, 27)
+
+
+def test_the_numbers_of_runs_that_were_started_stay() -> None:
+    known = Draw(
+        window=0.8622901156044929, reverse=0.5819818459197234, mirror=0.37774027727159554, y=0.49630304054230623,
+        x=0.28201926748495076, scale=0.20817953525644084, negative=0.11446853891714526, order=0.31016588581329985,
+        degrade=0.22334272601172434,
+    )  # fmt: skip
+    assert Draw.at(0, 1, 27) == known
+
+
+def test_a_pass_draws_how_masks_are_made_worse_and_nothing_else() -> None:
+    draws = [Pass(400, 8, rank=rank, world_size=2).draw(position) for rank in (0, 1) for position in range(400)]
+    assert draws[:400] == draws[400:]
+    numbers = [draw.degrade for draw in draws[:400]]
+    assert len(set(numbers)) == 400
+    assert min(np.histogram(numbers, 4, (0, 1))[0]) > 70
+    assert {replace(draw, degrade=0.5) for draw in draws} == {Draw(0.5, 1.0, 1.0)}
 
 
 def test_a_window_stays_within_the_stored_clip_and_reaches_both_ends() -> None:
@@ -96,6 +115,16 @@ def test_the_frame_of_another_film_is_any_of_its_own() -> None:
         ({"frames": 1, "frames_per_shot": 5, "within": 3}, "frames_per_shot takes single frames"),
         ({"resize": "box", "mask": False}, "resize=box cuts around the mask"),
         ({"crop_share": 0.9}, "belong to resize=crop"),
+        ({"degrade": {"kind": "boundary"}}, "kind=boundary needs kernel"),
+        ({"degrade": {"kind": "truncate"}}, "kind=truncate needs share"),
+        ({"degrade": {"kind": "box", "kernel": 3}}, "kernel belongs to kind=boundary, and kind is box"),
+        ({"degrade": {"kind": "boundary", "kernel": 3, "share": 0.1}}, "share belongs to kind=truncate"),
+        ({"degrade": {"kind": "boundary", "kernel": 4}}, "no middle pixel; give an odd one, 3 or 5"),
+        ({"degrade": {"kind": "boundary", "kernel": 0}}, "greater than or equal to 1"),
+        ({"degrade": {"kind": "truncate", "share": 1.0}}, "less than 1"),
+        ({"degrade": {"kind": "boundary", "kernel": 33}, "size": 32}, "larger than a frame of size=32"),
+        ({"degrade": {"kind": "box"}, "mask": False}, "degrade changes masks, and there are none"),
+        ({"degrade": {"kind": "full"}, "resize": "box"}, "give another resize"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(settings: dict[str, Any], says: str) -> None:
@@ -111,7 +140,18 @@ def test_looks_and_evaluation_leave_nothing_to_chance() -> None:
     assert plain.length == spec.length
 
 
+def test_looks_keep_what_makes_masks_worse() -> None:
+    assert ClipSpec(degrade=Degrade(kind="box")).plain.degrade == Degrade(kind="box")
+
+
 def test_features_need_neither_masks_nor_other_films() -> None:
-    spec = ClipSpec(frames=3, offsets=(0, 1, 9), negative=True, resize="box", truth=True)
+    spec = ClipSpec(
+        frames=3,
+        offsets=(0, 1, 9),
+        negative=True,
+        resize="box",
+        truth=True,
+        degrade=Degrade(kind="truncate", share=0.5),
+    )
     found = ClipSpec.model_validate(spec.pictures.model_dump())
     assert (found.length, found.mask, found.truth, found.resize, found.offsets) == (3, False, False, "crop", (0, 1, 9))

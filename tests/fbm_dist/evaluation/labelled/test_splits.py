@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fbm_dist.evaluation.clips import LabelledClips, check_classes
-from fbm_dist.evaluation.splits import split_clips
+from fbm_dist.evaluation.labelled.clips import LabelledClips, check_classes
+from fbm_dist.evaluation.labelled.splits import split_clips
 from fbm_dist.schema import Filter
 
 
@@ -53,6 +53,21 @@ def test_never_more_folds_than_groups_and_seeds_draw_them() -> None:
     assert first != [fold.test.tolist() for fold in split(many, folds=5, seed=1).folds]
 
 
+def test_a_small_collection_can_be_cut() -> None:
+    """Five classes of four clips, each a group of its own: five folds are more than any class has clips."""
+    small = clips([f"g{i}" for i in range(12)], [0, 1, 2] * 4)
+    assert len(split(small, folds=5).folds) == 4
+    assert len(split(small, folds=1000).folds) == 12, "leave one out"
+    for fold in split(small, folds=1000).folds:
+        assert fold.test_filter(Filter(pruned=True)) == Filter(pruned=True, groups=fold.without)
+
+
+def test_a_training_part_of_one_class_is_refused() -> None:
+    own = clips(list("aabbcc"), [0, 0, 0, 0, 0, 1], ["train"] * 2 + ["test"] * 2 + ["val"] * 2)
+    with pytest.raises(ValueError, match="training part has clips of 1 class"):
+        split(own)
+
+
 def test_the_data_sets_own_split_is_taken_and_val_left_out() -> None:
     own = clips(list("aaabbbccc"), [0, 1, 2] * 3, ["train"] * 3 + ["val"] * 3 + ["test"] * 3)
     found = split(own)
@@ -60,6 +75,7 @@ def test_the_data_sets_own_split_is_taken_and_val_left_out() -> None:
     assert [fold.train.tolist() for fold in found.folds] == [[0, 1, 2]]
     assert [fold.test.tolist() for fold in found.folds] == [[6, 7, 8]]
     assert found.folds[0].filter(Filter(pruned=True)) == Filter(pruned=True, split="train")
+    assert found.folds[0].test_filter(Filter(pruned=True)) == Filter(pruned=True, split="test")
     assert split(own, own=False).rule == "k-fold"
 
 

@@ -6,9 +6,9 @@ import numpy as np
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from fbm_dist.evaluation.clips import LabelledClips
-from fbm_dist.evaluation.linear_probe import probe
-from fbm_dist.evaluation.splits import Split, split_clips
+from fbm_dist.evaluation.labelled.clips import LabelledClips
+from fbm_dist.evaluation.labelled.splits import Split, split_clips
+from fbm_dist.evaluation.measures.linear_probe import probe
 from fbm_dist.schema import LinearProbe
 from fbm_dist.training.monitoring.linear_probe import with_all
 

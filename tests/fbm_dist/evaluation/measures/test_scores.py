@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fbm_dist.evaluation.scores import Right, accuracy, by_clip, by_film, chance, difference
+from fbm_dist.evaluation.measures.scores import Right, accuracy, by_clip, by_film, chance, difference
 
 
 def test_by_clip_keeps_the_seeds_apart() -> None:
@@ -29,6 +29,20 @@ def test_by_film_takes_the_mean_of_its_clips_probabilities() -> None:
     right = by_film(probability, target, film, group)
     assert right.value.tolist() == [[1, 0]]
     assert right.group.tolist() == ["g", "h"]
+
+
+def test_by_film_is_the_plain_computation() -> None:
+    random = np.random.default_rng(0)
+    probability = random.random((2, 60, 3))
+    target, film, group = random.integers(0, 3, 60), random.integers(0, 9, 60).astype(str), random.integers(0, 2, 60)
+    right = by_film(probability, target, film, group.astype(str))
+    units = sorted(set(zip(film.tolist(), target.tolist(), group.astype(str).tolist(), strict=True)))
+    assert right.value.shape == (2, len(units))
+    expected = []
+    for name, wanted, whose in units:
+        own = (film == name) & (target == wanted) & (group.astype(str) == whose)
+        expected.append((whose, *(probability[:, own].mean(axis=1).argmax(axis=1) == wanted).astype(float)))
+    assert sorted(expected) == sorted(zip(right.group.tolist(), *right.value.tolist(), strict=True))
 
 
 def test_a_film_of_two_classes_counts_once_for_each() -> None:

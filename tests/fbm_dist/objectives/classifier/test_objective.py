@@ -14,7 +14,7 @@ from fbm_dist.objectives.classifier.config import ClassifierConfig
 from fbm_dist.objectives.classifier.objective import Classifier, feature_sizes
 from fbm_dist.objectives.fbm.config import FBMConfig
 
-TRUNK = {"width": 0.05, "size": 64}
+TRUNK = {"family": "fbm", "width": 0.05, "size": 64}
 
 
 def build(seed: int = 0, **settings: Any) -> Classifier:

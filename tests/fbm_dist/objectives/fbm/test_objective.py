@@ -13,7 +13,8 @@ from torch import Tensor
 from fbm_dist.clip import Clip
 from fbm_dist.layers.pictures import looking, to_uint8
 from fbm_dist.objectives.fbm.config import FBMConfig
-from fbm_dist.objectives.fbm.objective import FBM
+from fbm_dist.objectives.fbm.objective import FBM, GREY_LEVEL
+from fbm_dist.objectives.objective import Segmenter
 
 
 def build(seed: int = 0, **settings: Any) -> FBM:
@@ -157,11 +158,15 @@ def train(objective: FBM, clip: Clip, steps: int) -> list[dict[str, float]]:
 
 
 def test_it_overfits_one_clip(make_clip: Any) -> None:
-    """Measured over seeds after 60 steps: 0.12 to 0.14 of the first loss."""
-    curve = train(build(), make_clip(1), steps=60)
+    """Measured over seeds after 60 steps: 0.12 to 0.14 of the first loss. `segment`, which is shown no mask, finds the square."""
+    objective, clip = build(), make_clip(1)
+    curve = train(objective, clip, steps=60)
     assert curve[-1]["total"] < 0.2 * curve[0]["total"], curve[::10]
     for name in ("rec_first_foreground", "rec_first_background", "rec_last_foreground"):
         assert curve[-1][name] < 0.35 * curve[0][name], name
+    score, inside = objective.segment(clip.video), clip.mask[:, :, 0] == 1
+    assert score[inside].mean() > 0.7  # measured over seeds: 0.87, and 0.31 to 0.36 outside
+    assert score[~inside].mean() < 0.5
 
 
 def test_the_same_seed_gives_the_same_bits(make_clip: Any) -> None:
@@ -264,3 +269,51 @@ def test_a_clip_without_masks_is_refused(make_clip: Any) -> None:
 def test_features_need_no_mask(make_clip: Any) -> None:
     features = build().eval().features(replace(make_clip(2), mask=None))
     assert list(features) == ["foreground", "background", "motion"]
+
+
+class Paints(torch.nn.Module):
+    """A decoder that makes the same image of whatever it is given."""
+
+    def __init__(self, image: Tensor) -> None:
+        super().__init__()
+        self.image = image
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.image.expand(len(features), -1, -1, -1)
+
+
+def test_the_implicit_foreground_by_hand(make_clip: Any) -> None:
+    """|fg| / (|fg| + |bg|), channels averaged; only one speaks: 1 or 0; neither: 0; both within one grey level: scaled down."""
+    objective = build()
+    foreground, background = torch.zeros(3, 64, 64), torch.zeros(3, 64, 64)
+    foreground[:, 0, 0] = torch.tensor([0.3, -0.6, 0.0])  # mean 0.3
+    background[:, 0, 0] = torch.tensor([-0.1, 0.1, 0.1])  # mean 0.1
+    foreground[:, 0, 1] = -0.4
+    background[:, 0, 2] = 0.4
+    foreground[:, 0, 4] = GREY_LEVEL / 4
+    objective.model.foreground_decoder = Paints(foreground)
+    objective.model.background_decoder = Paints(background)
+    score = objective.segment(make_clip(2).video)
+    assert score.shape == (2, 1, 64, 64)
+    for clip in score[:, 0]:
+        assert clip[0, :5].tolist() == pytest.approx([0.75, 1.0, 0.0, 0.0, 0.25])
+        assert not clip[1:].any()
+
+
+def test_the_implicit_foreground_is_that_of_the_reconstructions_in_eval_mode(make_clip: Any) -> None:
+    objective = build().train()
+    objective("model", make_clip(4))  # statistics that are not those of the start
+    objective.model.kernel_decoder.eval()  # some part that is not in train mode stays so
+    state = {name: value.clone() for name, value in objective.state_dict().items()}
+    video = make_clip(2).video
+    assert isinstance(objective, Segmenter)
+    score = objective.segment(video)
+    assert not score.requires_grad
+    assert 0 <= score.min() < score.max() <= 1
+    with looking(objective):
+        out = objective.model(video)
+    a, b = (image.abs().mean(dim=1) for image in (out.first_foreground, out.first_background))
+    torch.testing.assert_close(score[:, 0], a / (a + b).clamp(min=GREY_LEVEL))
+    assert objective.model.encoder.training
+    assert not objective.model.kernel_decoder.training
+    assert all(torch.equal(value, state[name]) for name, value in objective.state_dict().items())
