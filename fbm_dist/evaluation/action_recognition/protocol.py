@@ -221,20 +221,19 @@ def _notes(study: Study) -> list[str]:
 
 def _draw(results: Results, study: Study, path: Path) -> Path:
     """Bars of the accuracies; for each mode of fine-tuning its curves: training accuracy, and test accuracy as in Figure 3."""
-    modes = list(study.training)
-    figure = canvas(7 + 5 * len(modes) * 2, 4.5)
-    axes = figure.subplots(1, 1 + 2 * len(modes), squeeze=False, width_ratios=[1.4, *[1.0] * (2 * len(modes))])[0]
-    bars(axes[0], results.table("clip"))
-    for i, mode in enumerate(modes):
-        told = (("training batches", study.training), ("test clips", study.testing))
-        for j, (what, found) in enumerate(told):
-            if not any(curve for by_name in found[mode].values() for curve in by_name):
-                axes[1 + 2 * i + j].set_axis_off()  # looks=0
-                continue
-            panel = axes[1 + 2 * i + j]
-            curves(panel, found[mode], f"epoch ({mode})", f"accuracy on {what}")
-            panel.axhline(NINETY, color="k", linestyle=":", linewidth=0.8)
-            panel.set_ylim(0, 1.02)
+    panels = [
+        (mode, what, found[mode])
+        for mode in study.training
+        for what, found in (("training batches", study.training), ("test clips", study.testing))
+        if any(curve for by_name in found[mode].values() for curve in by_name)  # looks=0: no curve of test clips
+    ]
+    figure = canvas(7 + 5 * len(panels), 4.5)
+    first, *others = figure.subplots(1, 1 + len(panels), squeeze=False, width_ratios=[1.4, *[1] * len(panels)])[0]
+    bars(first, results.table("clip"))
+    for panel, (mode, what, found) in zip(others, panels, strict=True):
+        curves(panel, found, f"epoch ({mode})", f"accuracy on {what}")
+        panel.axhline(NINETY, color="k", linestyle=":", linewidth=0.8)
+        panel.set_ylim(0, 1.02)
     return save(figure, path)
 
 
