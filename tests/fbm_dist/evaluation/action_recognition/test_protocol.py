@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from fbm_dist.evaluation.encoders.candidates import candidates
 from fbm_dist.evaluation.encoders.features import extract
 from fbm_dist.evaluation.encoders.origin import seen_in_pretraining
 from fbm_dist.evaluation.labelled.clips import labelled_clips
+from fbm_dist.objectives.classifier.objective import Classifier
 from fbm_dist.registry.client import connect
 from fbm_dist.schema import Data, Filter, LinearProbe, Tracking, Training
 from fbm_dist.training.distributed import start
@@ -93,6 +95,31 @@ def test_end_to_end_from_the_registry(
             assert after.cells["fine-tuned"] == before.cells["fine-tuned"]
         with pytest.raises(pytest.fail.Exception, match="trained again"):
             evaluate(wanted.model_copy(update={**only, "seeds": (1,)}))
+
+
+def test_the_linear_layer_alone_learns_on_a_frozen_encoder(evaluation: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trained by the trainer as fine-tuning is, to another answer; the encoder stays as it was pretrained."""
+    from fbm_dist.evaluation.action_recognition import fine_tuning
+    from fbm_dist.registry.folder import weights_digest
+
+    digests: dict[bool, set[str]] = {}
+
+    def watched(run: object, objective: Classifier, **settings: Any) -> object:
+        before = weights_digest(objective.encoder())
+        summary = train(run, objective, **settings)  # type: ignore[arg-type]
+        digests[objective.config.frozen] = {before, weights_digest(objective.encoder())}
+        return summary
+
+    train = fine_tuning.train
+    monkeypatch.setattr(fine_tuning, "train", watched)
+    given = evaluation().fine_tuning
+    assert given is not None
+    both = given.model_copy(update={"modes": ("fine-tuned", "frozen"), "looks": 0})
+    results = evaluate(evaluation(linear_probe=None, compare_with=(), fine_tuning=both))
+    assert results.table("clip").columns == ("fine-tuned", "frozen")
+    assert {frozen: len(found) for frozen, found in digests.items()} == {False: 2, True: 1}
+    curves = [results.details["training_accuracy"][mode] for mode in ("fine-tuned", "frozen")]
+    assert all(len(by_name[results.main][0]) == 4 for by_name in curves), "a point for each of 4 steps"
 
 
 def test_random_is_the_same_architecture_and_a_seed_apart(evaluation: Make) -> None:
