@@ -121,14 +121,24 @@ def _validate(schema: type[Model], tree: dict[str, Any], raw: dict[tuple[str, ..
     except ValidationError as error:
         if raw and _restore_text(tree, raw, error):  # `name=123` for a string field: the user meant the text
             return _validate(schema, tree, {}, where)
-        raise ConfigError("; ".join(dict.fromkeys(_explain(schema, tree, e, where) for e in error.errors()))) from None
+        errors = [e for e in error.errors() if not _follows(e, error.errors())]
+        raise ConfigError("; ".join(dict.fromkeys(_explain(schema, tree, e, where) for e in errors))) from None
+
+
+def _follows(error: Any, errors: Sequence[Any]) -> bool:
+    """Whether a list is too short only because its items are wrong."""
+    loc = error["loc"]
+    return error["type"] == "too_short" and any(
+        len(e["loc"]) > len(loc) and e["loc"][: len(loc)] == loc for e in errors
+    )
 
 
 def _restore_text(tree: dict[str, Any], raw: dict[tuple[str, ...], str], error: ValidationError) -> bool:
     changed = False
     for e in error.errors():
         path = _without_tags(tree, e["loc"])
-        if e["type"] in ("string_type", "path_type") and path in raw:
+        number = e["type"] == "value_error" and isinstance(e["input"], int | float)  # a path, where a number was read
+        if (e["type"] in ("string_type", "path_type") or number) and path in raw:
             node = tree
             for part in path[:-1]:
                 node = node[part]
@@ -158,22 +168,38 @@ def _without_tags(tree: Any, loc: Sequence[str | int]) -> tuple[str, ...]:
 def _explain(schema: type[BaseModel], tree: dict[str, Any], e: Any, where: str) -> str:
     path = ".".join(_without_tags(tree, e["loc"]))
     if e["type"] == "extra_forbidden":
-        valid = list(_keys(schema, tree))
-        near = difflib.get_close_matches(path, valid, n=1, cutoff=0.0)
-        leaf = [k for k in valid if k.rpartition(".")[2] == path.rpartition(".")[2]]
-        best = leaf[0] if leaf else (near[0] if near else "none")
+        best = _nearest(path, list(_keys(schema, tree)))
         return f"{where}: unknown key {path!r}; the nearest valid key is {best!r}"
     if e["type"] == "missing":
         needed = _required(schema, path) or path
-        return f"{where}: {needed!r} is missing; give it in the file or as {needed}=VALUE"
+        return f"{where}: {needed!r} is missing; give it {_how(needed)}"
     if e["type"].startswith("union_tag"):
         key, known = e["ctx"]["discriminator"].strip("'"), e["ctx"].get("expected_tags")
         choices = known or ", ".join(repr(name) for name in _choices(schema, path, key))
-        return f"{where}: {path}.{key} says which of {choices} is meant; give it in the file or as {path}.{key}=VALUE"
+        got = f" (got {e['ctx']['tag']!r})" if "tag" in e["ctx"] else ""
+        return f"{where}: {path}.{key} says which of {choices} is meant{got}; give it {_how(f'{path}.{key}')}"
     message = e["msg"].removeprefix("Value error, ")
     got = e.get("input")
     shown = "" if isinstance(got, dict) else f" (got {json.dumps(got, default=str)})"
     return f"{where}: {path}: {message}{shown}" if path else f"{where}: {message}"
+
+
+def _nearest(path: str, valid: list[str]) -> str:
+    """The valid key that was probably meant: of the same section, else of the same last word, else that looks alike."""
+    plain = ".".join(part for part in path.split(".") if not part.isdigit())  # a key has no number of an item
+    section, _, leaf = plain.rpartition(".")
+    siblings = [key for key in valid if section and key.rpartition(".")[0] == section]
+    alike = [key for key in valid if key.rpartition(".")[2] == leaf]
+    if not siblings and alike:
+        return alike[0]
+    near = difflib.get_close_matches(plain, siblings or valid, n=1, cutoff=0.0)
+    return near[0] if near else "none"
+
+
+def _how(path: str) -> str:
+    """How a key is given; an item of a list cannot be given by itself on the command line."""
+    numbered = any(part.isdigit() for part in path.split("."))
+    return "in the file" if numbered else f"in the file or as {path}=VALUE"
 
 
 def _required(schema: type[BaseModel], path: str) -> str | None:

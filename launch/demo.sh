@@ -3,9 +3,9 @@
 # Every step goes on where it stopped, so running this again after an interruption loses nothing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-folder=${1:-demo}
+folder=${1:-demo}  # relative to the repository
 mkdir -p "$folder"
-: "${MLFLOW_TRACKING_URI:=sqlite:///$PWD/$folder/mlflow.db}"; export MLFLOW_TRACKING_URI
+: "${MLFLOW_TRACKING_URI:=sqlite:///$(cd "$folder" && pwd)/mlflow.db}"; export MLFLOW_TRACKING_URI
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} TQDM_DISABLE=1
 
 step() { printf '\n\033[1m== %s\033[0m\n' "$*"; }

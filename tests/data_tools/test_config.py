@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field
 
-from data_tools.config import Config, ConfigError, dump, load
+from data_tools.config import Config, ConfigError, Where, dump, load
 
 
 class Small(Config):
@@ -112,6 +112,23 @@ def test_a_function_chooses_the_schema_by_the_whole_tree(tmp_path: Path) -> None
     assert load(choose, path, ["kind=large"]) == Large(depth=4)
     with pytest.raises(ConfigError, match=r"config\.yaml: 'kind' is not large"):
         load(choose, path)
+
+
+class Listed(Config):
+    smalls: tuple[Small, ...] = Field((), min_length=1)
+
+
+def test_a_mistake_within_a_list_names_a_key_of_its_items() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(Listed, None, ["smalls=[{rates: 1}]"])
+    assert str(caught.value) == "Listed: unknown key 'smalls.0.rates'; the nearest valid key is 'smalls.rate'"
+
+
+def test_a_number_may_name_a_folder() -> None:
+    class Placed(Config):
+        there: Where
+
+    assert load(Placed, None, ["there=2024"]).there == Path("2024")
 
 
 def test_missing_file() -> None:

@@ -123,8 +123,13 @@ def _read(folder: Path, clips: LabelledClips, batch: int, num_train: int) -> Fin
         return tuple((epoch * line["step"], line[key]) for line in lines if line.get(key) is not None)
 
     training = curve("accuracy")
-    window = math.ceil(max(num_train, CERTAIN) / batch)
-    return FineTuned(probability, _thinned(training), curve(CURVE), first_above(training, 0.9, window))
+    to_90 = first_above(training, 0.9, window_of(num_train, batch))
+    return FineTuned(probability, _thinned(training), curve(CURVE), to_90)
+
+
+def window_of(num_train: int, batch: int) -> int:
+    """Steps whose mean counts as the accuracy on the training clips: an epoch, and `CERTAIN` clips at least."""
+    return math.ceil(max(num_train, CERTAIN) / batch)
 
 
 def first_above(curve: Curve, accuracy: float, window: int) -> float | None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from fbm_dist.data.index.labels import choose_label
 from fbm_dist.evaluation.action_recognition.config import ActionRecognition
-from fbm_dist.evaluation.action_recognition.fine_tuning import Curve, fine_tune
+from fbm_dist.evaluation.action_recognition.fine_tuning import Curve, fine_tune, window_of
 from fbm_dist.evaluation.encoders.candidates import Candidate, candidates
 from fbm_dist.evaluation.encoders.origin import seen_in_pretraining
 from fbm_dist.evaluation.labelled.clips import labelled_clips
@@ -143,6 +143,13 @@ def _fine_tune(study: Study, mode: str) -> None:
         f"{mode.capitalize()}: {which}; {settings.steps} steps of {settings.global_batch} clips ({epochs:.1f} epochs of "
         f"{number} clips) for every encoder{_seeds(study)}."
     )
+    window = window_of(number, settings.global_batch)
+    span = f"the mean over {window} steps ({window * settings.global_batch / number:.1f} epochs)"
+    if settings.steps < window:
+        del study.to_90[mode]
+        study.notes.append(f"{mode.capitalize()}: too short for epochs to 90 %, which are told by {span}.")
+    else:
+        study.notes.append(f"{mode.capitalize()}: training accuracy is {span}; no training comes to 90 % before.")
 
 
 def _assemble(study: Study, seconds: float) -> tuple[Results, Sequence[Path]]:
@@ -180,7 +187,7 @@ def _tables(study: Study) -> list[Table]:
         by_film = chance_of(study.asked, "film")
         chance = {name: by_film for name in chance if name.startswith(PROBE)}  # the others test some folds only
         out.append(accuracy_table("film", "by film", "film", study.tested, compared, chance))
-    return out + ([_to_ninety(study)] if study.training else [])
+    return out + ([_to_ninety(study)] if study.to_90 else [])
 
 
 def _paper(name: str, value: float) -> Row:
@@ -202,7 +209,7 @@ def _to_ninety(study: Study) -> Table:
                 if told not in study.notes:
                     study.notes.append(told)
         rows.append(Row(name, cells))
-    if FINE_TUNED in study.training:
+    if FINE_TUNED in study.to_90:
         rows += [_paper(name, value) for name, value in PAPER_EPOCHS.items()]
     modes = tuple(study.to_90)
     return Table(

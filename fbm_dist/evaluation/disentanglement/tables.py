@@ -76,6 +76,8 @@ def summary(study: Study) -> Iterator[Table]:
     for candidate in study.tested:
         cells = {}
         for column, values in found[candidate.name].items():
+            if not np.isfinite(values[0]):  # a leak, where naming the majority is always right
+                continue
             compared = candidate.name != study.reference and column in reference
             difference = draws.interval(values - reference[column]) if compared else None
             cells[column] = Cell(draws.interval(values), difference)

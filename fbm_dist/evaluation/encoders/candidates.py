@@ -98,5 +98,5 @@ def found(
         out.append(Candidate(name, uri, description.objective, description.clip, description, registered, tracking))
     twice = [c.uri for c in out if [d.name for d in out].count(c.name) > 1]
     if twice:
-        raise ValueError(f"{' and '.join(twice)} are the same encoder; leave one out of encoder and compare_with")
+        raise ValueError(f"{' and '.join(twice)} are the same encoder; name it once")
     return tuple(out)

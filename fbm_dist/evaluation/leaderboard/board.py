@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from fbm_dist.evaluation.leaderboard.parts import Resolved, chosen
 from fbm_dist.evaluation.report.results import Cell, Look, Results, Row, Subject, Table
@@ -47,7 +48,15 @@ def merge(encoders: Sequence[str], found: Mapping[str, tuple[Resolved, Results]]
 
 
 def subjects(encoders: Sequence[str], found: Mapping[str, tuple[Resolved, Results]]) -> list[Subject]:
-    """The encoders, in the order of the rows; what is known of the films is each protocol's to say."""
-    by_uri = {subject.uri: subject for _, results in found.values() for subject in results.subjects}
-    there = [by_uri[uri] for uri in encoders if uri in by_uri]
-    return [Subject(one.name, one.uri, one.model, one.sha256) for one in there]
+    """The encoders, in the order of the rows; what is known of the tested films once, or by protocol where they differ."""
+    there: dict[str, dict[str, Subject]] = {uri: {} for uri in encoders}
+    for title, (_, results) in found.items():
+        for subject in results.subjects:
+            there.setdefault(subject.uri, {})[title] = subject
+    out = []
+    for by_title in there.values():
+        seen = {title: subject.seen for title, subject in by_title.items() if subject.seen}
+        alike = len(set(seen.values())) == 1
+        told = next(iter(seen.values())) if alike else "; ".join(f"{title}: {said}" for title, said in seen.items())
+        out += [replace(subject, seen=told) for subject in list(by_title.values())[:1]]
+    return out

@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
 from data_tools.config import Config
-from fbm_dist.evaluation.config import Evaluation
+from fbm_dist.evaluation.config import Evaluation, dotted
 from fbm_dist.objectives.families import Pretraining
 
 OWN = ("protocol", "encoder", "compare_with", "architecture", "output", "tracking")  # the leaderboard gives them
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
-
-
-def dotted(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """`{data: {path: x}}` and `{data.path: x}` alike as ("data.path", x)."""
-    for key, value in tree.items():
-        if isinstance(value, dict) and value:
-            yield from dotted(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _free(given: dict[str, Any]) -> dict[str, Any]:

@@ -16,9 +16,10 @@ from data_tools.places import write_atomic
 from fbm_dist.config import ConfigError, load
 from fbm_dist.data.index.index import Index
 from fbm_dist.data.index.labels import choose_label
-from fbm_dist.evaluation.config import Evaluation, OfEncoders
+from fbm_dist.data.index.selection import digest
+from fbm_dist.evaluation.config import Evaluation, OfEncoders, dotted
 from fbm_dist.evaluation.encoders.candidates import RANDOM, Candidate, candidates
-from fbm_dist.evaluation.leaderboard.config import Leaderboard, Part, dotted
+from fbm_dist.evaluation.leaderboard.config import Leaderboard, Part
 from fbm_dist.evaluation.protocols import schema_of
 from fbm_dist.evaluation.report.results import Results, Table, metric_name
 from fbm_dist.evaluation.report.text import read
@@ -84,7 +85,7 @@ def resolve(board: Leaderboard, part: Part) -> Resolved:
     identity = {
         "config": evaluation.model_dump(mode="json", exclude={"tracking", "output"}),
         "encoders": {c.uri: c.description.sha256 if c.description else None for c in tested},
-        "data": [Index.open(data.path, data.snapshot).digest for data in _data_sets(evaluation)],
+        "data": [digest(Index.open(d.path, d.snapshot), d.filter, d.clip) for d in _data_sets(evaluation)],
     }
     return Resolved(part, evaluation, tested, identity)
 

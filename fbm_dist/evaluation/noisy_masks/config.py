@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from data_tools.config import Config
-from fbm_dist.evaluation.config import Evaluation
+from fbm_dist.evaluation.config import Evaluation, dotted
 from fbm_dist.schema import Data, Degrade, LinearProbe
 
 OWN = (
@@ -26,6 +26,11 @@ OWN = (
 RANDOM_NAME = "no pretraining"  # the row of random weights
 
 
+def share_name(share: float) -> str:
+    """The row of a pretraining with so much of the data."""
+    return f"{share:.4g} of the films"
+
+
 class Pretraining(Config):
     """The run that every variant repeats."""
 
@@ -34,7 +39,7 @@ class Pretraining(Config):
 
     @model_validator(mode="after")
     def _free(self) -> Pretraining:
-        for key in self.set:
+        for key, _ in dotted(self.set):
             if any(key == own or key.startswith(f"{own}.") for own in OWN):
                 raise ValueError(f"pretraining.set: {key} is for the study itself to give; leave it out")
         return self
@@ -71,10 +76,12 @@ class NoisyMasks(Evaluation):
     @model_validator(mode="after")
     def _named(self) -> NoisyMasks:
         names = [variant.name for variant in self.variants]
-        if len(set(names)) < len(names) or RANDOM_NAME in names:
-            raise ValueError(f"two rows have the same name; give each variant one of its own, and not {RANDOM_NAME!r}")
-        if any(not 0 < share < 1 for share in self.shares):
-            raise ValueError("shares lie between 0 and 1; the whole is measured anyway")
+        if len(set(names)) < len(names) or {RANDOM_NAME, *map(share_name, self.shares)} & set(names):
+            raise ValueError("two rows have the same name; give each variant one of its own, not that of another row")
+        if any(not 0 < share < 1 for share in self.shares) or len(set(self.shares)) < len(self.shares):
+            raise ValueError("shares lie between 0 and 1, each once; the whole is measured anyway")
+        if self.shares and self.data.filter.hold_out:
+            raise ValueError("shares hold out groups, and so does data.filter.hold_out; leave one of them out")
         if self.shares and self.shares_of is not None and self.shares_of not in names:
             raise ValueError(f"shares_of={self.shares_of!r} is no variant; they are {', '.join(names)}")
         if self.data.mix:

@@ -25,7 +25,9 @@ def draw(results: Results, path: Path) -> Path:
     bars(axes[0], replace(table, columns=probes))
     rows = {row.name: row for row in table.rows if row.kind == "measured"}
     if quality:
-        points = sorted((value, rows[name]) for name, value in quality.items() if name in rows)
+        points = [
+            (value, rows[name]) for name, value in sorted(quality.items(), key=lambda item: item[1]) if name in rows
+        ]
         _lines(axes[1], table, probes, points)
         axes[1].set_xlabel("IoU of the masks with the true ones")
     for amount in amounts:

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from fbm_dist.config import load
 from fbm_dist.data.index.index import Index
 from fbm_dist.data.index.labels import choose_label
-from fbm_dist.data.index.selection import digest, select
+from fbm_dist.data.index.selection import select
 from fbm_dist.evaluation.encoders.candidates import RANDOM, Candidate, found
 from fbm_dist.evaluation.encoders.features import Features, extract
 from fbm_dist.evaluation.encoders.origin import seen_in_pretraining
@@ -35,33 +30,19 @@ from fbm_dist.evaluation.measures.probing import (
     scored,
     told,
 )
-from fbm_dist.evaluation.noisy_masks.config import RANDOM_NAME, NoisyMasks, Variant
+from fbm_dist.evaluation.noisy_masks.config import RANDOM_NAME, NoisyMasks, share_name
 from fbm_dist.evaluation.noisy_masks.figure import FILMS, draw
 from fbm_dist.evaluation.noisy_masks.quality import mask_quality
+from fbm_dist.evaluation.noisy_masks.runs import Trial, check_same_clips, run_of
 from fbm_dist.evaluation.report.delivery import deliver, facts
 from fbm_dist.evaluation.report.results import Cell, Look, Results, Row, Subject, Table
 from fbm_dist.evaluation.world import interrupted, join
 from fbm_dist.registry.client import connect
-from fbm_dist.schema import ClipSpec, Data, Filter, Run, RunFolder
+from fbm_dist.schema import ClipSpec, Data, Run
 from fbm_dist.training.distributed import World
 from fbm_dist.training.trainer import Summary
 
 Pretrain = Callable[[Run], Summary]
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One row: a pretraining that is repeated with every seed.
-
-    Attributes:
-        name: of its row.
-        variant: its masks.
-        share: of the groups that it is pretrained on.
-    """
-
-    name: str
-    variant: Variant
-    share: float = 1.0
 
 
 @dataclass
@@ -78,6 +59,7 @@ class Study:
     columns: dict[str, Column] = field(default_factory=dict)  # by feature group
     quality: dict[str, float] = field(default_factory=dict)
     films: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
 
 def evaluate(evaluation: NoisyMasks, pretrain: Pretrain) -> Results:
@@ -110,8 +92,8 @@ def _prepare(evaluation: NoisyMasks, world: World) -> Study:
     """Everything that can be refused, before anything is computed."""
     label = choose_label(evaluation.data, evaluation.label)
     trials = tuple(Trial(variant.name, variant) for variant in evaluation.variants)
-    trials += tuple(Trial(f"{share:.4g} of the films", evaluation.shared, share) for share in evaluation.shares)
-    runs = {trial.name: [_run(evaluation, trial, seed) for seed in evaluation.seeds] for trial in trials}
+    trials += tuple(Trial(share_name(share), evaluation.shared, share) for share in evaluation.shares)
+    runs = {trial.name: [run_of(evaluation, trial, seed) for seed in evaluation.seeds] for trial in trials}
     films, whole = {}, {}
     for trial in trials:
         data = runs[trial.name][0].data
@@ -120,75 +102,12 @@ def _prepare(evaluation: NoisyMasks, world: World) -> Study:
         films[trial.name] = len(np.unique(index.rows["film"][kept]))
         if trial.share == 1:
             whole[trial.name] = kept
-    _check_same_clips(whole)
+    check_same_clips(whole)
     if evaluation.tracking.mlflow and world.first:
         connect(evaluation.tracking.uri)
     spec: ClipSpec = runs[trials[0].name][0].data.clip
     clips = labelled_clips([_probed(evaluation.data, spec, label)], label)
     return Study(evaluation, world, runs, trials, question(clips, evaluation), films=films)
-
-
-def _check_same_clips(kept: Mapping[str, np.ndarray]) -> None:
-    """Rows differ in their masks alone.
-
-    Raises:
-        ValueError: they read different clips: some have no true masks, or no stored ones.
-    """
-    (first, clips), *others = kept.items()
-    for name, theirs in others:
-        if not np.array_equal(clips, theirs):
-            raise ValueError(
-                f"variants {first!r} and {name!r} would pretrain on different clips ({len(clips)} and {len(theirs)}): not every "
-                "clip has stored and true masks; leave out those variants, or name the other clips in data.filter.exclude_keys"
-            )
-
-
-def _run(evaluation: NoisyMasks, trial: Trial, seed: int) -> Run:
-    """The pretraining of the config file with this trial's masks and data, in a folder that is its own: another setting, another folder."""
-    given = evaluation.pretraining
-    overrides = [f"{key}={_yaml(value)}" for key, value in given.set.items()]
-    run = load(Run, given.config, [*overrides, f"data.path={evaluation.data.path}", f"run.folder={evaluation.output}"])
-    if run.data.filter != Filter() or run.data.mix:
-        raise ValueError(
-            f"{given.config} filters or mixes its data; give data.filter to the study instead, for all its rows"
-        )
-    if evaluation.shares and run.training.steps is None:
-        raise ValueError(
-            f"{given.config} trains for epochs, so less data would mean fewer steps; set its training.steps (and "
-            "training.epochs to null) in pretraining.set, or leave shares out"
-        )
-    if evaluation.shares and run.validation is not None and run.validation.hold_out:
-        raise ValueError(
-            f"{given.config} holds out groups for validation, and shares hold out others; set validation to null in "
-            "pretraining.set, or leave shares out"
-        )
-    if not run.data.clip.mask:
-        raise ValueError(
-            f"{given.config} pretrains without masks (data.clip.mask=false); give a config whose objective takes them"
-        )
-    clip = run.data.clip.model_dump() | {
-        "use_truth_as_mask": trial.variant.masks == "truth",
-        "degrade": trial.variant.degrade,
-    }
-    clips = evaluation.data.filter.model_copy(update={"hold_out": 1 - trial.share} if trial.share < 1 else {})
-    data = run.data.model_copy(update={"clip": ClipSpec(**clip), "filter": clips, "snapshot": evaluation.data.snapshot})
-    tracking = evaluation.tracking.model_copy(update={"register_as": None})
-    training = run.training.model_copy(update={"device": evaluation.device})
-    run = run.model_copy(update={"data": data, "tracking": tracking, "training": training})
-    folder = evaluation.output / "pretraining" / f"{_slug(trial.name)}-seed{seed}-{_told(run)}"
-    return run.model_copy(update={"run": RunFolder(folder=folder, seed=seed)})
-
-
-def _told(run: Run) -> str:
-    """A hash of all that shapes the encoder but the seed."""
-    says = run.model_dump(
-        mode="json", include={"objective", "optimizer", "schedule", "players", "training", "validation"}
-    )
-    for key in ("checkpoint_every", "keep_checkpoints", "log_every", "picture_every", "hang_timeout", "preflight"):
-        del says["training"][key]
-    index = Index.open(run.data.path, run.data.snapshot)
-    says |= {"data": digest(index, run.data.filter, run.data.clip), "init_from": str(run.initial)}
-    return hashlib.sha256(json.dumps(says, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _probed(data: Data, spec: ClipSpec, label: str) -> Data:
@@ -213,8 +132,16 @@ def _probe_all(study: Study) -> None:
         study.candidates.append(_named(candidate, name))
         world.say(f"features: {name}, {len(evaluation.seeds)} seeds")
     with world.agreed():
+        before = len(study.asked.clips)
         study.asked = study.asked.of(decoded(study.features), evaluation)
-    study.columns = answers(study.asked, study.features, linear(evaluation.linear_probe), world).columns
+    if len(study.asked.clips) < before:
+        study.notes.append(f"{before - len(study.asked.clips)} clips could not be decoded and are left out.")
+    answered = answers(study.asked, study.features, linear(evaluation.linear_probe), world)
+    study.columns = answered.columns
+    if answered.unconverged:
+        study.notes.append(
+            f"{answered.unconverged} probes reached linear_probe.max_iterations before they had converged."
+        )
     for trial in study.trials:
         if trial.share == 1:
             data = study.runs[trial.name][0].data
@@ -247,7 +174,7 @@ def _assemble(study: Study, seconds: float) -> tuple[Results, Sequence[Path]]:
     results = Results(
         protocol=evaluation.protocol,
         title=f"Masks and data: {asked.clips.label} of {evaluation.data.path.name}",
-        subjects=tuple(Subject.of(c, seen_in_pretraining(c, asked.tested, evaluation.data)) for c in study.candidates),
+        subjects=tuple(_subject(candidate, study) for candidate in study.candidates),
         main=evaluation.shared.name,
         tables=tuple(tables),
         notes=tuple(_notes(study)),
@@ -255,6 +182,13 @@ def _assemble(study: Study, seconds: float) -> tuple[Results, Sequence[Path]]:
         facts=facts(evaluation, study.world, seconds, split=str(asked.splits[0])),
     )
     return results, [draw(results, evaluation.output / "figure.png")]
+
+
+def _subject(candidate: Candidate, study: Study) -> Subject:
+    """Of several seeds no one checksum holds."""
+    seen = seen_in_pretraining(candidate, study.asked.tested, study.evaluation.data)
+    subject = Subject.of(candidate, seen)
+    return subject if len(study.evaluation.seeds) == 1 else replace(subject, sha256=None)
 
 
 def _with_quality(table: Table, quality: dict[str, float]) -> Table:
@@ -288,6 +222,7 @@ def _notes(study: Study) -> list[str]:
         f"Every row: {evaluation.pretraining.config.name}, {length} of {training.global_batch} clips, "
         f"{seeds} seed{'s' if seeds > 1 else ''}; linear probe of the frozen features.",
         told(study.asked),
+        *study.notes,
         f"Second line: difference to {RANDOM_NAME}, paired by group.",
         *([ONE_SEED] if seeds == 1 else []),
         *(
@@ -296,13 +231,3 @@ def _notes(study: Study) -> list[str]:
             else []
         ),
     ]
-
-
-def _slug(name: str) -> str:
-    """A folder's name."""
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
-
-
-def _yaml(value: Any) -> str:
-    """A value as a dotted override has it: JSON is YAML."""
-    return value if isinstance(value, str) else json.dumps(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from fbm_dist.evaluation.config import Evaluation
 from fbm_dist.evaluation.report.results import Results, metric_name
 from fbm_dist.registry.client import calling, connect, experiment_id
 
+PLAIN = re.compile(r"[\w.-]+")  # keys that MLflow takes for names; a section with others is told as one value
 LONGEST = 500  # characters that MLflow stores of a parameter
 
 
@@ -67,7 +69,7 @@ def publish(evaluation: Evaluation, results: Results, files: Sequence[Path], dat
 
 def _flat(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Dotted leaves of a config."""
-    if isinstance(tree, dict):
+    if isinstance(tree, dict) and all(PLAIN.fullmatch(key) for key in tree):
         for key, value in tree.items():
             yield from _flat(value, f"{prefix}.{key}" if prefix else key)
     else:

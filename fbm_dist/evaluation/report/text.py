@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -103,7 +104,7 @@ def html_table(table: Table) -> str:
 
 
 def lines(table: Table) -> Iterator[list[str]]:
-    """Rows of cells as text, the row's name first; the best measured figure of each column stands in **."""
+    """Rows of cells as text, the row's name first; the best measured figures of each column stand in **."""
     best = {column: _best(table, column) for column in table.columns}
     for row in table.rows:
         mark = DAGGER if row.kind == "paper" else ""
@@ -111,7 +112,7 @@ def lines(table: Table) -> Iterator[list[str]]:
         for column in table.columns:
             cell = row.cells.get(column)
             text = "" if cell is None else f"{_cell(cell, table.look(column))}{mark}"
-            found.append(f"{BOLD}{text}{BOLD}" if text and row is best[column] else text)
+            found.append(f"{BOLD}{text}{BOLD}" if text and any(row is one for one in best[column]) else text)
         yield found
     if table.footer:
         yield [table.footer_name, *(table.footer.get(column, "") for column in table.columns)]
@@ -125,14 +126,15 @@ def notes(results: Results) -> list[str]:
     return [*results.notes, *seen, *([told] if papers else [])]
 
 
-def _best(table: Table, column: str) -> Row | None:
-    """The measured row with the best figure, where several have one."""
+def _best(table: Table, column: str) -> list[Row]:
+    """The measured rows with the best figure, where several have one."""
     rows = [row for row in table.rows if row.kind == "measured" and row.ranked and column in row.cells]
+    found = [row for row in rows if math.isfinite(row.cells[column].value.mean)]
     better = table.look(column).better
-    if len(rows) < 2 or better == "neither":
-        return None
-    sign = 1 if better == "higher" else -1
-    return max(rows, key=lambda row: sign * row.cells[column].value.mean)
+    if len(found) < 2 or better == "neither":
+        return []
+    best = (max if better == "higher" else min)(row.cells[column].value.mean for row in found)
+    return [row for row in found if row.cells[column].value.mean == best]
 
 
 def _cell(cell: Cell, look: Look) -> str:

@@ -12,6 +12,9 @@ from pydantic import ValidationError
 from fbm_dist import run as door
 from fbm_dist.evaluation.noisy_masks import protocol
 from fbm_dist.evaluation.noisy_masks.config import NoisyMasks, Pretraining, Variant
+from fbm_dist.evaluation.noisy_masks.figure import draw
+from fbm_dist.evaluation.noisy_masks.runs import Trial, run_of
+from fbm_dist.evaluation.report.results import Cell, Results, Row, Subject, Table
 from fbm_dist.schema import Data, Degrade, Filter, Tracking
 from fbm_dist.training.trainer import Summary
 from tests.datasets import write_dataset
@@ -123,8 +126,26 @@ def test_another_setting_is_another_run(masked: Path, tmp_path: Path) -> None:
         folders(variants=(one,), pretraining=given.model_copy(update={"set": {"optimizer.lr": 0.01}})),
         folders(variants=(one,), data=Data(path=masked, filter=Filter(exclude_groups=("person-0",)))),
     ]
-    assert len(set.union(first, *others)) == 5
+    others.append(folders(variants=(one,), pretraining=given.model_copy(update={"set": {"data.shuffle": "blocks"}})))
+    assert len(set.union(first, *others)) == 6
     assert folders(variants=(one,), pretraining=given.model_copy(update={"set": {"training.log_every": 1}})) == first
+
+
+def test_a_nested_setting_changes_one_key_and_leaves_its_section(masked: Path, tmp_path: Path) -> None:
+    """`pretraining.set.training.steps=3` on the command line is a section of one key."""
+    given = study(masked, tmp_path).pretraining
+    nested = given.model_copy(update={"set": {"training.steps": 5, "training": {"steps": 3}}})
+    training = run_of(study(masked, tmp_path, pretraining=nested), Trial("uNLC", VARIANTS[1]), 0).training
+    assert (training.steps, training.global_batch, training.engine) == (3, 4, "torch")
+
+
+def test_the_plot_of_masks_that_are_as_good_as_each_other(tmp_path: Path) -> None:
+    rows = tuple(Row(name, {"probe: all": Cell.of(0.5)}) for name in ("no pretraining", "one", "other"))
+    table = Table("clip", "by masks", "accuracy, %", ("probe: all",), rows)
+    details = {"mask_iou": {"one": 1.0, "other": 1.0}, "films": {}}
+    subjects = tuple(Subject(row.name, "x") for row in rows)
+    results = Results("noisy_masks", "t", subjects, "one", (table,), details=details)
+    assert draw(results, tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_refused_before_anything_is_trained(masked: Path, tmp_path: Path) -> None:
@@ -151,8 +172,15 @@ def test_refused_before_anything_is_trained(masked: Path, tmp_path: Path) -> Non
 def test_configs_that_contradict_themselves(masked: Path, tmp_path: Path) -> None:
     with pytest.raises(ValidationError, match="the study itself"):
         Pretraining(config=tmp_path / "x.yaml", set={"data.path": "elsewhere"})
-    with pytest.raises(ValidationError, match="same name"):
-        study(masked, tmp_path, variants=(VARIANTS[0], VARIANTS[0]))
+    with pytest.raises(ValidationError, match="the study itself"):
+        Pretraining(config=tmp_path / "x.yaml", set={"data": {"clip": {"degrade": {"kind": "box"}}}})
+    for names in (["a", "a"], ["no pretraining"], ["0.5 of the films"]):
+        with pytest.raises(ValidationError, match="same name"):
+            study(masked, tmp_path, variants=tuple(Variant(name=name) for name in names))
+    with pytest.raises(ValidationError, match="leave one of them out"):
+        study(masked, tmp_path, data=Data(path=masked, filter=Filter(hold_out=0.2)))
+    with pytest.raises(ValidationError, match="each once"):
+        study(masked, tmp_path, shares=(0.5, 0.5))
     with pytest.raises(ValidationError, match="between 0 and 1"):
         study(masked, tmp_path, shares=(1.0,))
     with pytest.raises(ValidationError, match="is no variant; they are true masks"):

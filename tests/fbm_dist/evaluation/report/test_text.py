@@ -38,6 +38,13 @@ def test_bold_goes_by_the_column_and_passes_over_what_is_not_ranked() -> None:
     assert "<td><b>75.0</b></td>" in html_table(TABLE)
 
 
+def test_equal_figures_are_bold_alike_and_what_is_no_number_is_not() -> None:
+    figures = {"a": float("nan"), "b": 0.5, "c": 0.5, "d": 0.25}
+    rows = tuple(Row(name, {"x": Cell.of(value)}) for name, value in figures.items())
+    shown = markdown_table(Table("t", "t", "%", ("x",), rows)).splitlines()[2:]
+    assert shown == ["| a | nan |", "| b | **50.0** |", "| c | **50.0** |", "| d | 25.0 |"]
+
+
 def test_what_is_for_programs_is_not_shown_and_comes_back(tmp_path: Path) -> None:
     hidden = Table("more", "hidden", "%", ("right",), (Row("one", {"right": Cell.of(0.5, spread=0.1)}),), shown=False)
     results = Results("probes", "t", (Subject("one", "random"),), "one", (TABLE, hidden), ("a note.",), {"x": [1]}, {})
