@@ -26,7 +26,7 @@ demo: $(INSTALLED)  ## the whole story on synthetic video, 8 minutes on 2 cores:
 	PATH="$$PWD/$(BIN):$$PATH" bash launch/demo.sh
 
 test: $(INSTALLED)  ## all tests
-	PATH="$$PWD/$(BIN):$$PATH" OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(ARGS)
+	PATH="$$PWD/$(BIN):$$PATH" OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup $(ARGS)
 
 check: $(INSTALLED)  ## format, lint, types
 	$(BIN)/ruff format --check .

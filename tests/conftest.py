@@ -1,6 +1,22 @@
-"""Settings of all tests."""
+"""Settings of all tests, and which of them may run beside each other (`make test` runs several at a time)."""
 
+from pathlib import Path
+
+import pytest
 from hypothesis import settings
 
 settings.register_profile("timeless", deadline=None)  # how long an example takes says how busy the machine is
 settings.load_profile("timeless")
+
+TESTS = Path(__file__).parent
+# These start launchers, ssh servers, Slurm or Ray on ports of this machine: one after the other.
+ALONE = ("clusters", "launch", "data_tools/execution")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of a file stay together, since they share fixtures; those of `ALONE` all do."""
+    for item in items:
+        name = item.path.relative_to(TESTS).as_posix()
+        group = "alone" if name.startswith(tuple(f"{folder}/" for folder in ALONE)) else name
+        item.add_marker(pytest.mark.xdist_group(group))
