@@ -54,7 +54,9 @@ def test_a_file_comes_whole_with_signs_of_life(web: Web, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    "failure", [status(503), status(429), status(429, Retry_After="0"), status(408), cut, hang_up], ids=str
+    "failure",
+    [status(503), status(429), status(429, Retry_After="0"), status(408), cut, hang_up],
+    ids=["503", "429", "429-retry-after", "408", "cut", "hang-up"],
 )
 def test_what_may_pass_is_tried_again(failure: Answer, web: Web, tmp_path: Path) -> None:
     web.answers["/a.mp4"] = [failure, failure, send(FILM)]
