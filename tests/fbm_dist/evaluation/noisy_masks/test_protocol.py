@@ -22,7 +22,7 @@ from tests.datasets import write_dataset
 PRETRAINING = """
 objective: {family: fbm, size: 64, width: 0.05}
 data: {clip: {frames: 16, size: 64, mask: true}}
-training: {steps: 2, global_batch: 4, micro_batch: 4, engine: torch, device: cpu, picture_every: 0}
+training: {steps: 2, global_batch: 4, micro_batch: 4, engine: torch, device: cpu, picture_every: 0, preflight: "off"}
 """
 VARIANTS = (
     Variant(name="true masks", masks="truth"),
