@@ -11,14 +11,13 @@ from fbm_dist.evaluation.discovery.config import Algorithm, Discovery
 from fbm_dist.evaluation.discovery.discover import Clusterings, collapsed, discover, joined, prepared
 from fbm_dist.evaluation.discovery.findings import Study, assemble
 from fbm_dist.evaluation.encoders.candidates import Candidate, candidates
-from fbm_dist.evaluation.encoders.features import Features, extract
+from fbm_dist.evaluation.encoders.features import Features, of_every_seed
 from fbm_dist.evaluation.labelled.clips import LabelledClips, labelled_clips
 from fbm_dist.evaluation.labelled.splits import TEST, TRAIN
 from fbm_dist.evaluation.report.delivery import deliver
 from fbm_dist.evaluation.report.results import Results
 from fbm_dist.evaluation.world import join
 from fbm_dist.registry.client import connect
-from fbm_dist.schema import Data
 from fbm_dist.training.distributed import World
 
 
@@ -36,7 +35,16 @@ def evaluate(evaluation: Discovery) -> Results:
         study = _prepare(evaluation, world)
     clips = study.clips
     world.say(f"{len(clips)} clips of {len(set(clips.film))} films, {study.k} clusters, classes of {clips.label!r}")
-    features = {candidate.name: _features(candidate, study) for candidate in study.tested}
+    features = {
+        candidate.name: of_every_seed(
+            candidate,
+            candidate.data(study.data, clips.label),
+            seeds=evaluation.seeds,
+            batch=evaluation.batch,
+            world=world,
+        )
+        for candidate in study.tested
+    }
     with world.agreed():
         _leave_out_undecoded(study, features)
     with world.agreed():
@@ -92,20 +100,6 @@ def _check(study: Study) -> None:
         raise ValueError(
             f"{len(clips)} clips {where} cannot be {study.k} clusters ({told}); give more clips, or fewer clusters"
         )
-
-
-def _features(candidate: Candidate, study: Study) -> list[Features]:
-    """One a seed for random encoders; for others one is enough."""
-    seeds = candidate.seeds(study.evaluation.seeds)
-    data: Data = candidate.data(study.data, study.clips.label)
-    out = []
-    for seed in seeds:
-        with study.world.agreed():
-            encoder = candidate.encoder(seed)
-        out.append(extract(encoder, data, batch=study.evaluation.batch, world=study.world, name=candidate.name))
-        told = f", seed {seed}" if len(seeds) > 1 else ""
-        study.world.say(f"features: {candidate.name}{told}, {len(out[-1].key)} clips")
-    return out
 
 
 def _leave_out_undecoded(study: Study, features: dict[str, list[Features]]) -> None:

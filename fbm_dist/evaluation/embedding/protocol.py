@@ -24,12 +24,12 @@ from fbm_dist.evaluation.embedding.reader import ALL, FOLDER, FORMAT, Embeddings
 from fbm_dist.evaluation.encoders.candidates import Candidate, found
 from fbm_dist.evaluation.report.delivery import deliver, facts
 from fbm_dist.evaluation.report.results import Cell, Results, Row, Subject, Table
+from fbm_dist.evaluation.world import join
 from fbm_dist.registry.client import connect
 from fbm_dist.registry.folder import weights_digest
-from fbm_dist.schema import ClipSpec, Training
-from fbm_dist.training.distributed import World, agreed, start
+from fbm_dist.schema import ClipSpec
+from fbm_dist.training.distributed import World, agreed
 
-DAY = 86_400.0  # seconds that ranks wait for rank 0, which clusters, or for one that has more to read
 COLUMNS = ("clips", "films", "clusters", "largest", "smallest")
 
 
@@ -57,7 +57,7 @@ def evaluate(evaluation: Embedding) -> Results:
         ValueError: what the user can put right, in one line.
     """
     began = time.monotonic()
-    world = start(Training(steps=1, engine="torch", device=evaluation.device, hang_timeout=DAY))
+    world = join(evaluation.device)
     with ExitStack() as held:
         with world.agreed():
             study = _prepare(evaluation, world)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from fbm_dist.evaluation.encoders.candidates import Candidate
 from fbm_dist.evaluation.world import shared_pass
 from fbm_dist.objectives.objective import Encoder
 from fbm_dist.schema import Data
@@ -64,6 +65,25 @@ def extract(
     features = Features(tuple(key for share in shares for key in share[0]), groups)
     _check_finite(features, name)
     return features
+
+
+def of_every_seed(
+    candidate: Candidate, data: Data, *, seeds: Sequence[int], batch: int, world: World
+) -> list[Features]:
+    """Features of an encoder under test: one a seed for random, one for others. Every rank calls it, all get everything.
+
+    Raises:
+        ValueError: as `extract`.
+    """
+    out = []
+    own = candidate.seeds(seeds)
+    for seed in own:
+        with world.agreed():
+            encoder = candidate.encoder(seed)
+        out.append(extract(encoder, data, batch=batch, world=world, name=candidate.name))
+        told = f", seed {seed}" if len(own) > 1 else ""
+        world.say(f"features: {candidate.name}{told}, {len(out[-1].key)} clips")
+    return out
 
 
 def _check_finite(features: Features, name: str) -> None:

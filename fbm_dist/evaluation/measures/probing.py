@@ -10,7 +10,7 @@ import numpy as np
 
 from fbm_dist.evaluation.config import OfEncoders
 from fbm_dist.evaluation.encoders.candidates import Candidate
-from fbm_dist.evaluation.encoders.features import Features, extract
+from fbm_dist.evaluation.encoders.features import Features, of_every_seed
 from fbm_dist.evaluation.labelled.clips import LabelledClips, check_classes
 from fbm_dist.evaluation.labelled.splits import Split, split_clips
 from fbm_dist.evaluation.measures.comparison import Column, Compared, compare, mean_chance
@@ -97,18 +97,16 @@ def all_features(
         ValueError: as `extract`.
     """
     label = _covering(questions)
-    out: dict[str, list[Features]] = {}
-    for candidate in tested:
-        seeds = candidate.seeds(evaluation.seeds)
-        for seed in seeds:
-            with world.agreed():
-                encoder = candidate.encoder(seed)
-            data = candidate.data(evaluation.data, label)
-            found = extract(encoder, data, batch=evaluation.batch, world=world, name=candidate.name)
-            out.setdefault(candidate.name, []).append(found)
-            told = f", seed {seed}" if len(seeds) > 1 else ""
-            world.say(f"features: {candidate.name}{told}, {len(found.key)} clips")
-    return out
+    return {
+        candidate.name: of_every_seed(
+            candidate,
+            candidate.data(evaluation.data, label),
+            seeds=evaluation.seeds,
+            batch=evaluation.batch,
+            world=world,
+        )
+        for candidate in tested
+    }
 
 
 def _covering(questions: Sequence[Question]) -> str | None:

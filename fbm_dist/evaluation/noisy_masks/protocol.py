@@ -129,7 +129,7 @@ def _probe_all(study: Study) -> None:
             data = _probed(evaluation.data, study.runs[study.trials[0].name][0].data.clip, label)
             features = extract(encoder, data, batch=evaluation.batch, world=world, name=f"{name}, seed {seed}")
             study.features.setdefault(name, []).append(features)
-        study.candidates.append(_named(candidate, name))
+        study.candidates.append(replace(candidate, name=name))
         world.say(f"features: {name}, {len(evaluation.seeds)} seeds")
     with world.agreed():
         before = len(study.asked.clips)
@@ -149,10 +149,6 @@ def _probe_all(study: Study) -> None:
             quality = mask_quality(looked, evaluation.batch, world)
             if quality is not None:
                 study.quality[trial.name] = quality
-
-
-def _named(candidate: Candidate, name: str) -> Candidate:
-    return replace(candidate, name=name)
 
 
 def _assemble(study: Study, seconds: float) -> tuple[Results, Sequence[Path]]:

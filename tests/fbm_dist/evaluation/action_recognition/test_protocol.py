@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,8 +25,8 @@ from fbm_dist.registry.client import connect
 from fbm_dist.schema import Data, Filter, LinearProbe, Tracking, Training
 from fbm_dist.training.distributed import start
 from tests.datasets import write_dataset
+from tests.fbm_dist.evaluation.launched import by_two
 
-ROOT = Path(__file__).parents[4]
 Make = Callable[..., ActionRecognition]
 
 
@@ -205,7 +203,7 @@ def test_clips_without_the_label_are_left_out(shards: Path) -> None:
 def test_refused_before_anything_is_computed(
     evaluation: Make, changes: dict[str, object], said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fbm_dist.evaluation.measures.probing.extract", lambda *_, **__: pytest.fail("computed"))
+    monkeypatch.setattr("fbm_dist.evaluation.encoders.features.extract", lambda *_, **__: pytest.fail("computed"))
     with pytest.raises(ValueError, match=said) as caught:
         evaluate(evaluation(**changes))
     assert "\n" not in str(caught.value)
@@ -248,7 +246,6 @@ def test_what_is_known_about_pretraining(evaluation: Make, shards: Path, encoder
 def test_a_probe_can_learn_what_the_features_hold(evaluation: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """Features that spell the label out: the protocol must find 100 %, through splits, keys and orders."""
     from fbm_dist.evaluation.encoders.features import Features
-    from fbm_dist.evaluation.measures import probing
 
     wanted = evaluation(fine_tuning=None, linear_probe=LinearProbe(), seeds=(0, 1))
 
@@ -257,7 +254,7 @@ def test_a_probe_can_learn_what_the_features_hold(evaluation: Make, monkeypatch:
         turned = clips.take(np.arange(len(clips))[::-1])  # another order than the study's
         return Features(tuple(turned.key.tolist()), {"told": np.eye(2, dtype=np.float32)[turned.target]})
 
-    monkeypatch.setattr(probing, "extract", spell)
+    monkeypatch.setattr("fbm_dist.evaluation.encoders.features.extract", spell)
     results = evaluate(wanted)
     table = results.table("clip")
     assert table.columns == ("probe: told",)
@@ -279,14 +276,8 @@ def test_epochs_to_an_accuracy_are_not_a_few_lucky_batches() -> None:
 @pytest.mark.slow  # a launcher, and torch imported in each of two processes
 def test_two_processes_find_what_one_finds(evaluation: Make, shards: Path, encoder: Path, tmp_path: Path) -> None:
     results = evaluate(evaluation(fine_tuning=None))
-    command = [str(Path(sys.executable).with_name("torchrun")), "--standalone", "--nproc-per-node", "2"]
-    command += [str(ROOT / "launch" / "evaluate.py"), str(ROOT / "configs" / "evaluate" / "demo.yaml")]
-    command += [f"encoder={encoder}", f"data.path={shards}", "test_groups=[person-2]", "fine_tuning=null", "device=cpu"]
-    command += [f"output={tmp_path / 'two'}", "tracking.mlflow=false"]
-    ran = subprocess.run(command, cwd=tmp_path, check=False, capture_output=True, text=True, timeout=280)
-    assert ran.returncode == 0, ran.stderr
-    found = json.loads((tmp_path / "two" / "results.json").read_text())
-    assert found["facts"]["processes"] == 2
+    given = [f"encoder={encoder}", f"data.path={shards}", "test_groups=[person-2]", "fine_tuning=null"]
+    found = by_two("demo", given, tmp_path / "two")
     table = results.table("clip")
     told = next(other for other in found["tables"] if other["name"] == "clip")
     for row, other in zip(table.rows, told["rows"], strict=True):

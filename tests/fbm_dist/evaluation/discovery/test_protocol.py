@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import csv
-import json
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,8 +23,8 @@ from fbm_dist.objectives.objective import Encoder
 from fbm_dist.registry import load_encoder
 from fbm_dist.registry.folder import weights_digest
 from fbm_dist.schema import ClipSpec, Data, Filter, Tracking
+from tests.fbm_dist.evaluation.launched import by_two
 
-ROOT = Path(__file__).parents[4]
 FILES = {"results.json", "table.md", "figure.png", "clusters.png", "map.png", "map_frames.png", "clusters.csv"}
 Make = Callable[..., Discovery]
 
@@ -66,7 +63,7 @@ def spelt(monkeypatch: pytest.MonkeyPatch, tell: Callable[[Encoder, LabelledClip
         turned = clips.take(np.arange(len(clips))[::-1])
         return Features(tuple(turned.key.tolist()), tell(encoder, turned))
 
-    monkeypatch.setattr(protocol, "extract", features)
+    monkeypatch.setattr("fbm_dist.evaluation.encoders.features.extract", features)
     monkeypatch.setattr(findings, "middle_frames", lambda data, keys: {})
 
 
@@ -231,7 +228,7 @@ def test_a_class_without_clips_is_told(discovery: Make, monkeypatch: pytest.Monk
 def test_refused_before_anything_is_computed(
     discovery: Make, changes: dict[str, object], said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(protocol, "extract", lambda *_, **__: pytest.fail("computed"))
+    monkeypatch.setattr("fbm_dist.evaluation.encoders.features.extract", lambda *_, **__: pytest.fail("computed"))
     with pytest.raises(ValueError, match=said) as caught:
         evaluate(discovery(**changes))
     assert "\n" not in str(caught.value)
@@ -321,14 +318,16 @@ def test_what_is_said_of_the_starts(discovery: Make, monkeypatch: pytest.MonkeyP
 @pytest.mark.slow  # a launcher, and torch imported in each of two processes
 def test_two_processes_find_what_one_finds(discovery: Make, shards: Path, encoder: Path, tmp_path: Path) -> None:
     results = evaluate(discovery())
-    command = [str(Path(sys.executable).with_name("torchrun")), "--standalone", "--nproc-per-node", "2"]
-    command += [str(ROOT / "launch" / "evaluate.py"), str(ROOT / "configs" / "evaluate" / "discovery.yaml")]
-    command += [f"encoder={encoder}", f"data.path={shards}", "label=object", "split=all", "seeds=[0]", "repeats=3"]
-    command += ["starts=2", "device=cpu", f"output={tmp_path / 'two'}", "tracking.mlflow=false"]
-    ran = subprocess.run(command, cwd=tmp_path, check=False, capture_output=True, text=True, timeout=280)
-    assert ran.returncode == 0, ran.stderr
-    found = json.loads((tmp_path / "two" / "results.json").read_text())
-    assert found["facts"]["processes"] == 2
+    given = [
+        f"encoder={encoder}",
+        f"data.path={shards}",
+        "label=object",
+        "split=all",
+        "seeds=[0]",
+        "repeats=3",
+        "starts=2",
+    ]
+    found = by_two("discovery", given, tmp_path / "two")
     for table, other in zip(results.tables, found["tables"], strict=True):
         for row, told in zip(table.rows, other["rows"], strict=True):
             assert {c: cell.value.mean for c, cell in row.cells.items()} == pytest.approx(

@@ -13,7 +13,6 @@ import pytest
 from data_tools.config import ConfigError, load
 from fbm_dist.evaluation import evaluate
 from fbm_dist.evaluation.disentanglement.config import Disentanglement
-from fbm_dist.evaluation.measures import probing
 from fbm_dist.evaluation.report.text import markdown_table
 from fbm_dist.registry.client import connect
 from fbm_dist.schema import Data, Filter, Tracking
@@ -52,7 +51,7 @@ def matrix(shards: Path, encoder: Path, tmp_path: Path) -> Make:
 def test_what_each_group_spells_out_is_found_there_alone(
     matrix: Make, registered: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(probing, "extract", spelling(groups))
+    monkeypatch.setattr("fbm_dist.evaluation.encoders.features.extract", spelling(groups))
     wanted = matrix(encoder="models:/fbm-encoder/1", tracking=Tracking(uri=registered, experiment="matrix"))
     results = evaluate(wanted)
     name = "fbm-encoder v1"
@@ -118,7 +117,7 @@ def test_real_features_of_the_tiny_encoder(matrix: Make) -> None:
 
 
 def test_one_factor_of_which_nothing_is_expected(matrix: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probing, "extract", spelling(groups))
+    monkeypatch.setattr("fbm_dist.evaluation.encoders.features.extract", spelling(groups))
     some = Data(path=matrix().data.path, filter=Filter(groups=("person-0", "person-1")))
     few = evaluate(matrix(data=some, factors=("motion",), expected={}, leaks={}))
     assert [table.name for table in few.tables if table.shown] == ["matrix0", "matrix1"], "nothing expected: no summary"
@@ -129,7 +128,7 @@ def test_labels_that_cannot_be_probed_are_left_out_and_refused_by_name(
     matrix: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A class of one clip cannot be learnt and tested."""
-    monkeypatch.setattr(probing, "extract", lambda *_, **__: pytest.fail("computed"))
+    monkeypatch.setattr("fbm_dist.evaluation.encoders.features.extract", lambda *_, **__: pytest.fail("computed"))
     few = write_dataset(tmp_path / "few", clips=2, frames=18, masks=False, truth=False)
     with pytest.raises(ValueError, match=r"none of its labels can be probed: motion is left out: .*one clip") as caught:
         evaluate(matrix(data=Data(path=few)))
@@ -138,7 +137,7 @@ def test_labels_that_cannot_be_probed_are_left_out_and_refused_by_name(
         evaluate(matrix(data=Data(path=few), factors=("motion",)))
     some = write_dataset(tmp_path / "some", clips=8, frames=18, masks=False, truth=False, labels=["motion"])
     write_dataset(some, clips=1, seed=1, frames=18, masks=False, truth=False)  # the only clip that has an object
-    monkeypatch.setattr(probing, "extract", spelling(groups))
+    monkeypatch.setattr("fbm_dist.evaluation.encoders.features.extract", spelling(groups))
     results = evaluate(matrix(data=Data(path=some)))
     assert results.table("matrix0").columns == ("motion",)
     assert any(note.startswith("object is left out: ") for note in results.notes)
@@ -155,7 +154,7 @@ def test_labels_that_cannot_be_probed_are_left_out_and_refused_by_name(
 def test_refused_before_anything_is_computed(
     matrix: Make, changes: dict[str, Any], said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(probing, "extract", lambda *_, **__: pytest.fail("computed"))
+    monkeypatch.setattr("fbm_dist.evaluation.encoders.features.extract", lambda *_, **__: pytest.fail("computed"))
     with pytest.raises(ValueError, match=said) as caught:
         evaluate(matrix(**changes))
     assert "\n" not in str(caught.value)

@@ -16,7 +16,6 @@ from fbm_dist import evaluation as protocols
 from fbm_dist import registry
 from fbm_dist.evaluation import evaluate
 from fbm_dist.evaluation.leaderboard.config import Leaderboard
-from fbm_dist.evaluation.measures import probing
 from fbm_dist.evaluation.report.results import Results
 from fbm_dist.evaluation.report.text import markdown_table, read
 from fbm_dist.objectives.fbm.config import FBMConfig
@@ -69,7 +68,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     def groups(name: str) -> dict[str, str | None]:
         return {"motion": None if name == "random initialisation" else "motion", "foreground": "object"}
 
-    monkeypatch.setattr(probing, "extract", spelling(groups, names))
+    monkeypatch.setattr("fbm_dist.evaluation.encoders.features.extract", spelling(groups, names))
     return names
 
 

@@ -79,7 +79,7 @@ def test_one_pass_over_the_label_that_covers_the_others(
         read.append(data.filter.labelled)
         return Features((), {})
 
-    monkeypatch.setattr(probing, "extract", extract)
+    monkeypatch.setattr("fbm_dist.evaluation.encoders.features.extract", extract)
     for asked in ([object_, motion], [object_], [some, object_]):
         found = probing.all_features(wanted, tested, [question(clips, by_group) for clips in asked], ALONE)
         assert list(found) == [tested[0].name]

@@ -16,7 +16,6 @@ from data_tools.dataset import commit_snapshot
 from data_tools.shards import write_shard
 from fbm_dist import registry
 from fbm_dist.evaluation import evaluate
-from fbm_dist.evaluation.measures import probing
 from fbm_dist.evaluation.measures.probing import CHANCE
 from fbm_dist.evaluation.probes.config import Neighbours, Probes
 from fbm_dist.registry.client import connect
@@ -57,7 +56,7 @@ def test_what_is_spelled_out_is_found(
     def groups(name: str) -> dict[str, str | None]:
         return {"told": None if name == "random initialisation" else "motion", "flat": None}
 
-    monkeypatch.setattr(probing, "extract", spelling(groups))
+    monkeypatch.setattr("fbm_dist.evaluation.encoders.features.extract", spelling(groups))
     tracking = Tracking(uri=registered, experiment="probes")
     wanted = probes(encoder="models:/fbm-encoder/1", label=None, labels=("motion", "object"), tracking=tracking)
     results = evaluate(wanted)
@@ -170,7 +169,7 @@ def _asked(run: Any) -> set[str]:
 
 
 def test_one_test_group_has_no_interval_and_one_method_may_do(probes: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probing, "extract", spelling(lambda name: {"told": "motion"}))
+    monkeypatch.setattr("fbm_dist.evaluation.encoders.features.extract", spelling(lambda name: {"told": "motion"}))
     results = evaluate(probes(test_groups=("person-2",), neighbours=None, seeds=(0,), compare_with=()))
     assert [table.name for table in results.tables] == ["linear.clip", "linear.film"]
     cell = results.table("linear.clip").rows[0].cells["told"]
@@ -193,7 +192,7 @@ def test_one_test_group_has_no_interval_and_one_method_may_do(probes: Make, monk
 def test_refused_before_anything_is_computed(
     probes: Make, changes: dict[str, Any], said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(probing, "extract", lambda *_, **__: pytest.fail("computed"))
+    monkeypatch.setattr("fbm_dist.evaluation.encoders.features.extract", lambda *_, **__: pytest.fail("computed"))
     with pytest.raises(ValueError, match=said) as caught:
         evaluate(probes(**changes))
     assert "\n" not in str(caught.value)
