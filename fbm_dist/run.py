@@ -55,7 +55,7 @@ def _pretrain(run: Run, report: Report, request: StopRequest) -> Summary:
     with Watchdog(world, run.training.hang_timeout) as watchdog:
         only = run.training.preflight == "only"
         with world.agreed():
-            check_clip(run)
+            run.objective.check_clip(run.data.clip)
             check_folder(run)
             finished = read_finished(run) if world.first and not only else None
         summary = world.broadcast(finished)
@@ -178,23 +178,6 @@ def _absolute(there: Place) -> Place:
     return there.absolute() if is_local(there) else there
 
 
-def check_clip(run: Run) -> None:
-    """The loader must give what the objective takes.
-
-    Raises:
-        ValueError: naming both keys.
-    """
-    model = getattr(run.objective, "trunk", run.objective)
-    clip = run.data.clip
-    for key, given in (("frames", clip.length), ("size", clip.size)):
-        wanted = getattr(model, key, None)
-        if wanted is not None and wanted != given:
-            negative = " (with the negative)" if key == "frames" and clip.negative else ""
-            raise ValueError(
-                f"data.clip.{key} is {given}{negative}, but the objective's {key} is {wanted}; make them equal"
-            )
-
-
 def keep(run: Run, objective: Objective, summary: Summary, tracking_run: str | None) -> Summary:
     """Write RUN/encoder, register it, and mark the run finished. On rank 0."""
     from fbm_dist.registry import register, save_encoder
@@ -211,7 +194,7 @@ def keep(run: Run, objective: Objective, summary: Summary, tracking_run: str | N
         "clips": summary.clips,
         "metrics": summary.metrics,
     }
-    family = getattr(run.objective, "trunk", run.objective)
+    family = run.objective.trunk if isinstance(run.objective, ClassifierConfig) else run.objective
     save_encoder(objective.encoder(), family, run.data.clip, folder, info)
     print(f"encoder: {folder}", flush=True)
     uri = None

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from data_tools.config import Config
 from fbm_dist.objectives.families import Pretraining
+from fbm_dist.objectives.family import Family
 from fbm_dist.objectives.objective import Encoder
 from fbm_dist.schema import ClipSpec
 
@@ -39,9 +40,7 @@ class Description(Config):
     info: dict[str, Any] = {}  # run, data digest, metrics ...
 
 
-def save_encoder(
-    encoder: Encoder, config: BaseModel, clip: ClipSpec, folder: str | Path, info: Mapping[str, Any]
-) -> None:
+def save_encoder(encoder: Encoder, config: Family, clip: ClipSpec, folder: str | Path, info: Mapping[str, Any]) -> None:
     """Write `encoder` to `folder`, whole or not at all; an encoder that is already there is replaced.
 
     Args:
@@ -67,7 +66,7 @@ def save_encoder(
         description = Description(
             objective=TypeAdapter(Pretraining).validate_json(config.model_dump_json()),
             clip=clip,
-            features=_feature_lengths(encoder, clip),
+            features=_feature_lengths(encoder, config),
             sha256=sha256(temporary / WEIGHTS),
             parameters=sum(parameter.numel() for parameter in encoder.parameters()),
             info=json.loads(json.dumps(dict(info), allow_nan=False)),
@@ -159,12 +158,12 @@ def _read(folder: Path) -> Description:
 
 
 @torch.no_grad()
-def _feature_lengths(encoder: Encoder, clip: ClipSpec) -> dict[str, int]:
+def _feature_lengths(encoder: Encoder, config: Family) -> dict[str, int]:
     """Length of each named feature vector, found by running one grey clip."""
     training, device = encoder.training, next(encoder.parameters()).device
     encoder.eval()  # a forward in train mode would move the BatchNorm statistics
     try:
-        features = encoder(torch.zeros(1, 3, clip.frames, clip.size, clip.size, device=device))
+        features = encoder(torch.zeros(1, 3, config.frames, config.size, config.size, device=device))
     finally:
         encoder.train(training)
     broken = [name for name, value in features.items() if not value.isfinite().all()]

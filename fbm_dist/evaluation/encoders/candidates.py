@@ -59,7 +59,7 @@ class Candidate:
             label: only clips that have it; None: all.
         """
         chosen = given.filter if label is None else given.filter.model_copy(update={"labelled": label})
-        return given.model_copy(update={"clip": self.clip.pictures, "filter": chosen})
+        return given.model_copy(update={"clip": self.family.pictures(self.clip), "filter": chosen})
 
 
 def candidates(evaluation: OfEncoders) -> tuple[Candidate, ...]:
@@ -85,7 +85,7 @@ def found(
     known = {uri: registry.describe(uri, tracking_uri=tracking) for uri in uris if uri != RANDOM}
     described = [known[uri] for uri in (first, *uris) if uri in known]
     family = architecture or (described[0].objective if described else FBMConfig())
-    clip = described[0].clip if described else ClipSpec()
+    clip = described[0].objective.pictures(described[0].clip) if described else ClipSpec()
     clip = clip.model_copy(update={"frames": family.frames, "size": family.size})
     out = []
     for uri in uris:

@@ -11,6 +11,7 @@ from fbm_dist.objectives.families import DEFAULT, Pretraining
 
 if TYPE_CHECKING:
     from fbm_dist.objectives.classifier.objective import Classifier
+    from fbm_dist.schema import ClipSpec
 
 
 class ClassifierConfig(Config):
@@ -24,6 +25,18 @@ class ClassifierConfig(Config):
     encoder_gradient: float = Field(
         1.0, ge=0, le=1
     )  # factor on the gradient into the encoder; 0: none, BatchNorm still adapts
+
+    def check_clip(self, clip: ClipSpec) -> None:
+        """Whether its encoder takes clips that are cut like this.
+
+        Raises:
+            ValueError: naming the keys that disagree.
+        """
+        self.trunk.check_encoded(clip)
+
+    def pictures(self, clip: ClipSpec) -> ClipSpec:
+        """As the trunk's family has it."""
+        return self.trunk.pictures(clip)
 
     def build(self) -> Classifier:
         """The objective with freshly initialised weights."""

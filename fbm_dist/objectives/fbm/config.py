@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from data_tools.config import Config
+from fbm_dist.objectives.family import Family
 
 if TYPE_CHECKING:
     from fbm_dist.objectives.fbm.autoencoder import Autoencoder
@@ -21,10 +22,9 @@ class Coherency(Config):
     margin: float = Field(0.5, ge=0)
 
 
-class EncoderConfig(Config):
+class EncoderConfig(Family):
     """What decides the encoder, which both families of this room train."""
 
-    family: str
     frames: int = Field(16, description="T: frames of a clip; the encoder halves time three times and needs 16")
     size: Literal[64, 128] = 128  # side of the square input in pixels; the bottleneck is 4x4 at either size
     width: float = Field(1.0, gt=0, le=4)  # factor on every channel count, of the decoders, too; 1 is the paper's
@@ -36,7 +36,7 @@ class EncoderConfig(Config):
         return self
 
     def build_encoder(self) -> FBMEncoder:
-        """The encoder alone: what `registry.load_encoder` fills with weights."""
+        """C3D and mapping, with freshly initialised weights."""
         from fbm_dist.objectives.fbm.network import FBMEncoder
 
         return FBMEncoder(self)
@@ -46,6 +46,7 @@ class FBMConfig(EncoderConfig):
     """Disentangling Motion, Foreground and Background Features in Videos (Lin et al., 2017); 176.8M parameters at width 1."""
 
     family: Literal["fbm"] = "fbm"
+    needs_masks: ClassVar[bool] = True
     mask_threshold: float = Field(0.5, gt=0, lt=1)  # b_fg of eq. 2: 1 where the soft score is above it
     feature_weight: float = Field(1.0, ge=0)  # weight of L_feat (eq. 7)
     double_decay: bool = (

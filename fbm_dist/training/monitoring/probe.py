@@ -68,7 +68,7 @@ def labelled_sample(run: Run, probe: Probe) -> Sample:
     from fbm_dist.data.order.spread import Spread
 
     snapshot = run.data.snapshot if probe.path is None else "latest"
-    clip = run.data.clip.pictures
+    clip = run.objective.pictures(run.data.clip)
     path = probe.path or run.data.path
     data = run.data.model_copy(update={"path": path, "snapshot": snapshot, "clip": clip, "filter": probe.filter})
     try:

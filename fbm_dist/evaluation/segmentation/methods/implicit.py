@@ -47,7 +47,8 @@ class ImplicitForeground(Method):
         self.segmenter: Segmenter = objective
         self.objective: Objective = objective
         objective.to(device).eval()
-        self.clip, self.batch, self.weights, self._device = run.data.clip.pictures, batch, weights, device
+        self.clip = run.objective.pictures(run.data.clip)
+        self.batch, self.weights, self._device = batch, weights, device
 
     def settings(self) -> dict[str, Any]:
         """Weights, and how clips are cut."""
