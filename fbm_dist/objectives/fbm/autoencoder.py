@@ -14,7 +14,7 @@ from fbm_dist.layers.initialization import xavier_
 from fbm_dist.layers.norms import norm_parameters
 from fbm_dist.layers.pictures import grid, looking, titled, to_uint8
 from fbm_dist.objectives.fbm.config import AutoencoderConfig
-from fbm_dist.objectives.fbm.network import Channels, FBMEncoder, block3d, fourth_pooling, norm_relu
+from fbm_dist.objectives.fbm.encoder import Channels, FBMEncoder, block3d, fourth_pooling, norm_relu
 from fbm_dist.objectives.objective import Loss, Objective
 
 PICTURES = 8  # clips that are shown

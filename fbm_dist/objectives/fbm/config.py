@@ -53,6 +53,12 @@ class FBMConfig(EncoderConfig):
         True  # what the graph uses twice (encoder, foreground decoder) decays twice, as in the original
     )
     coherency: Coherency = Coherency()
+    kernel_decoder: Literal["full", "factorised"] = (
+        "full"  # full: the paper's, 99.1M parameters; factorised: 4.6M at rank 8
+    )
+    kernel_rank: int = Field(
+        8, ge=1
+    )  # factorised: of each place's matrix from in to out channels; 48 channels at width 1
 
     def build(self) -> FBM:
         """The objective with freshly initialised weights."""

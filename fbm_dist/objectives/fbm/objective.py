@@ -10,8 +10,9 @@ from fbm_dist.clip import Clip
 from fbm_dist.layers.norms import norm_parameters
 from fbm_dist.layers.pictures import grid, looking, titled, to_uint8
 from fbm_dist.objectives.fbm.config import FBMConfig
+from fbm_dist.objectives.fbm.encoder import FBMEncoder
 from fbm_dist.objectives.fbm.losses import background_coherency, feature_distance, foreground_weights, reconstruction
-from fbm_dist.objectives.fbm.network import FBMEncoder, FBMNetwork
+from fbm_dist.objectives.fbm.network import FBMNetwork
 from fbm_dist.objectives.objective import Loss, Objective, Segmenter
 
 PICTURES = 8  # clips that are shown

@@ -8,14 +8,10 @@ import torch
 from torch import nn
 
 from fbm_dist.objectives.fbm.config import FBMConfig
-from fbm_dist.objectives.fbm.network import (
-    Channels,
-    CrossConvolution,
-    Deconvolution,
-    FBMNetwork,
-    KernelDecoder,
-    cross_convolve,
-)
+from fbm_dist.objectives.fbm.decoders import Deconvolution
+from fbm_dist.objectives.fbm.encoder import Channels
+from fbm_dist.objectives.fbm.kernels import CrossConvolution, KernelDecoder, cross_convolve
+from fbm_dist.objectives.fbm.network import FBMNetwork
 
 
 def count(module: nn.Module) -> int:
@@ -119,6 +115,30 @@ def test_the_kernel_bank_is_the_map_read_as_in_times_out() -> None:
     for out, inside in np.ndindex(4, 4):
         assert torch.equal(bank[:, out, inside], flat[:, inside * 4 + out])
     assert (flat < 0).any(), "the last layer is linear"
+
+
+def test_a_factorised_bank_by_hand_and_its_rank() -> None:
+    """The maps are two factors, in-side first; every place's matrix is their product by numpy, and has the rank that was asked for."""
+    torch.manual_seed(0)
+    decoder = KernelDecoder(motion=8, cross=12, rank=3).eval()
+    motion = torch.randn(2, 8, 4, 4)
+    flat = decoder.conv3(decoder.conv2(decoder.conv1(motion))).detach().numpy()
+    bank = decoder(motion).detach().numpy()
+    assert bank.shape == (2, 12, 12, 4, 4)
+    for b, row, column in np.ndindex(2, 4, 4):
+        left, right = flat[b, :36, row, column].reshape(3, 12), flat[b, 36:, row, column].reshape(3, 12)
+        np.testing.assert_allclose(bank[b, :, :, row, column], right.T @ left / np.sqrt(3), atol=1e-5)
+        assert np.linalg.matrix_rank(bank[b, :, :, row, column], tol=1e-4) == 3
+
+
+def test_the_factorised_decoder_of_the_full_size_has_a_few_million_parameters() -> None:
+    with torch.device("meta"):
+        network = FBMNetwork(FBMConfig(kernel_decoder="factorised"))
+        out = network(torch.empty(2, 3, 16, 128, 128))
+    # 3x3, hidden 48 * 8 = 384: 172->384 594,816; 384->384 1,327,488; 384->768 2,654,976... and BatchNorm after the first two.
+    assert count(network.kernel_decoder) == 594_816 + 1_327_488 + 2_654_976 + 2 * 2 * 384 == 4_578_816
+    assert count(network) == 176_806_916 - 99_134_208 + 4_578_816 == 82_251_524
+    assert out.last_foreground.shape == (2, 3, 128, 128)
 
 
 def test_a_kernel_of_one_at_the_centre_moves_nothing() -> None:
