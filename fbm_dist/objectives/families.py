@@ -7,8 +7,9 @@ from typing import Annotated
 from pydantic import Field
 
 from fbm_dist.objectives.fbm.config import AutoencoderConfig, FBMConfig
+from fbm_dist.objectives.motion_mask.config import MotionMaskConfig
 
 # Families that pretrain an encoder; the key `family` says which.
-Pretraining = Annotated[FBMConfig | AutoencoderConfig, Field(discriminator="family")]
+Pretraining = Annotated[FBMConfig | AutoencoderConfig | MotionMaskConfig, Field(discriminator="family")]
 
 DEFAULT: Pretraining = FBMConfig()  # where a config says nothing

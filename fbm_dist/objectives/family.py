@@ -18,12 +18,14 @@ class Family(Config):
         frames: T of the clips that the *encoder* takes, in probes and evaluation.
         size: side of its square frames in pixels.
         needs_masks: its loss looks at `Clip.mask`.
+        foreground: what the foreground of a Segmenter of this family is called in tables.
     """
 
     family: str
     frames: int
     size: int
     needs_masks: ClassVar[bool] = False
+    foreground: ClassVar[str] = "implicit"
 
     def check_clip(self, clip: ClipSpec) -> None:
         """Whether this family trains on clips that are cut like this; here: those that its encoder takes, with masks where needed.
@@ -73,6 +75,10 @@ class Family(Config):
             return plain
         stride = max(1, clip.span // self.frames) if self.frames > 1 else 1
         return plain.model_copy(update={"frames": self.frames, "offsets": (), "within": None, "stride": stride})
+
+    def segmented(self, clip: ClipSpec) -> ClipSpec:
+        """How clips are cut for `Segmenter.segment`, of an objective that was trained on `clip`: as for the encoder."""
+        return self.pictures(clip)
 
     def build(self) -> Objective:
         """The objective with freshly initialised weights."""
