@@ -22,6 +22,19 @@ class Coherency(Config):
     margin: float = Field(0.5, ge=0)
 
 
+class Trimap(Config):
+    """Soft scores as foreground, background and don't care (Pathak et al., Learning Features by Watching Objects Move, 5.2)."""
+
+    low: float = Field(0.4, ge=0, le=1)  # a score below it is background ...
+    high: float = Field(0.7, ge=0, le=1)  # ... above this one foreground, and between them neither
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Trimap:
+        if self.low > self.high:
+            raise ValueError(f"trimap.low={self.low} is above trimap.high={self.high}; give the smaller one as low")
+        return self
+
+
 class EncoderConfig(Family):
     """What decides the encoder, which both families of this room train."""
 
@@ -48,6 +61,7 @@ class FBMConfig(EncoderConfig):
     family: Literal["fbm"] = "fbm"
     needs_masks: ClassVar[bool] = True
     mask_threshold: float = Field(0.5, gt=0, lt=1)  # b_fg of eq. 2: 1 where the soft score is above it
+    trimap: Trimap | None = None  # in place of mask_threshold: uncertain pixels weigh nothing in any reconstruction
     feature_weight: float = Field(1.0, ge=0)  # weight of L_feat (eq. 7)
     double_decay: bool = (
         True  # what the graph uses twice (encoder, foreground decoder) decays twice, as in the original
@@ -56,6 +70,9 @@ class FBMConfig(EncoderConfig):
     kernel_decoder: Literal["full", "factorised"] = (
         "full"  # full: the paper's, 99.1M parameters; factorised: 4.6M at rank 8
     )
+    # the first foreground is moved to any later frame t in place of the last: the kernel decoder is given t as a map (condition),
+    # or scales and shifts its hidden channels by what it has learnt for each t (kernels); None: the last frame, as in the paper
+    random_frame: Literal["condition", "kernels"] | None = None
     kernel_rank: int = Field(
         8, ge=1
     )  # factorised: of each place's matrix from in to out channels; 48 channels at width 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -19,24 +19,57 @@ class KernelDecoder(nn.Module):
     Full, the maps are the kernels: cross^2 of them. Factorised to `rank` r (ours), they are two factors at each place (y, x) of the
     kernels, L and R of r vectors of `cross` each, whose product is the matrix from in to out channels that stands there:
     K[out, in, y, x] = sum over r of L[r, in, y, x] * R[r, out, y, x] / sqrt(r).
+
+    With `random_frame` (ours) the kernels move to any frame t of `frames`: one more map of the motion features says t ("condition"),
+    or t chooses a scale and an offset of every hidden channel ("kernels").
     """
 
-    def __init__(self, motion: int, cross: int, rank: int | None = None) -> None:
+    def __init__(
+        self, motion: int, cross: int, rank: int | None = None, random_frame: str | None = None, frames: int = 16
+    ) -> None:
         super().__init__()
-        self.cross, self.rank = cross, rank
+        self.cross, self.rank, self.frames = cross, rank, frames
+        self.conditioned = random_frame == "condition"
         hidden = cross * (rank or cross)
-        self.conv1 = block2d(motion, hidden, 3)
+        self.conv1 = block2d(motion + self.conditioned, hidden, 3)
         self.conv2 = block2d(hidden, hidden, 3)
         self.conv3 = nn.Conv2d(hidden, 2 * hidden if rank else hidden, 3, padding=1)
         xavier_(self)
+        self.modulation = FrameModulation(frames, hidden) if random_frame == "kernels" else None
 
-    def forward(self, motion: Float[Tensor, "b m 4 4"]) -> Float[Tensor, "b o i 4 4"]:
-        """Kernels by clip, out channel, in channel, row, column. The channel of the map is in * cross + out, as in the original."""
-        maps = self.conv3(self.conv2(self.conv1(motion)))
+    def forward(
+        self, motion: Float[Tensor, "b m 4 4"], frame: Int64[Tensor, " b"] | None = None
+    ) -> Float[Tensor, "b o i 4 4"]:
+        """Kernels by clip, out channel, in channel, row, column. The channel of the map is in * cross + out, as in the original.
+
+        Args:
+            frame: t of each clip, which `random_frame` looks at; None: the last.
+        """
+        if frame is None:
+            frame = torch.full((len(motion),), self.frames - 1, device=motion.device)
+        if self.conditioned:
+            place = (frame / (self.frames - 1)).to(motion.dtype)
+            motion = torch.cat([motion, place[:, None, None, None].expand(-1, 1, *motion.shape[2:])], dim=1)
+        hidden = self.conv2(self.conv1(motion))
+        maps = self.conv3(hidden if self.modulation is None else self.modulation(hidden, frame))
         if self.rank is None:
             return maps.unflatten(1, (self.cross, self.cross)).transpose(1, 2)
         left, right = maps.unflatten(1, (2, self.rank, self.cross)).unbind(1)
         return torch.einsum("brihw,brohw->boihw", left, right) / math.sqrt(self.rank)
+
+
+class FrameModulation(nn.Module):
+    """A scale and an offset of every channel for each frame t, learnt; at the start they change nothing."""
+
+    def __init__(self, frames: int, channels: int) -> None:
+        super().__init__()
+        self.of_frame = nn.Embedding(frames, 2 * channels)
+        nn.init.zeros_(self.of_frame.weight)
+
+    def forward(self, x: Float[Tensor, "b c h w"], frame: Int64[Tensor, " b"]) -> Float[Tensor, "b c h w"]:
+        """x * (1 + scale of t) + offset of t."""
+        scale, offset = self.of_frame(frame)[:, :, None, None].chunk(2, dim=1)
+        return x * (1 + scale) + offset
 
 
 class CrossConvolution(nn.Module):

@@ -7,16 +7,21 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
+from fbm_dist.layers.strangers import other_film
 
-def foreground_weights(mask: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b 1 h w"]:
+
+def foreground_weights(
+    mask: Float[Tensor, "b 1 h w"], known: Float[Tensor, "b 1 h w"] | None = None
+) -> Float[Tensor, "b 1 h w"]:
     """W of eq. 6 for a binary mask: max(1, A_bg / A_fg) on the foreground, 1 elsewhere; all 0 where the mask is empty.
 
     The empty case is the original implementation's: such a frame says nothing about the foreground, and eq. 6 is undefined.
+    With a trimap, `known` is 1 on foreground and background, 0 on don't cares: they weigh nothing and are in neither area.
     """
     area = mask.sum(dim=(1, 2, 3), keepdim=True)
-    whole = mask[0].numel()
+    whole = mask[0].numel() if known is None else known.sum(dim=(1, 2, 3), keepdim=True)
     ratio = ((whole - area) / area.clamp(min=1)).clamp(min=1)
-    weights = torch.where(mask > 0, ratio, torch.ones_like(mask))
+    weights = torch.where(mask > 0, ratio, torch.ones_like(mask) if known is None else known)
     return torch.where(area > 0, weights, torch.zeros_like(mask))
 
 
@@ -28,18 +33,16 @@ def reconstruction(
     return (distance if weights is None else weights * distance).mean()
 
 
-def feature_distance(moved: Float[Tensor, "b f 4 4"], reversed_: Float[Tensor, "b f 4 4"]) -> Float[Tensor, ""]:
-    """L_feat of eq. 7: mean squared distance to the first foreground's features of the reversed clip, which are constants."""
-    return (moved.float() - reversed_.detach().float()).square().mean()
+def feature_distance(
+    moved: Float[Tensor, "b f 4 4"], reversed_: Float[Tensor, "b f 4 4"], last: Bool[Tensor, " b"] | None = None
+) -> Float[Tensor, ""]:
+    """L_feat of eq. 7: mean squared distance to the first foreground's features of the reversed clip, which are constants.
 
-
-def other_film(film: Int64[Tensor, " b"]) -> tuple[Int64[Tensor, " b"], Bool[Tensor, " b"]]:
-    """For each clip the next one of the batch, in a circle, that comes from another film; and whether there is one."""
-    different = film[:, None] != film[None, :]
-    position = torch.arange(len(film), device=film.device)
-    steps = (position[None, :] - position[:, None]) % len(film)
-    nearest = torch.where(different, steps, len(film)).argmin(dim=1)
-    return nearest, different.any(dim=1)
+    Args:
+        last: the clips whose features were moved to the last frame, with which alone a reversed clip begins; the others count as 0.
+    """
+    distance = (moved.float() - reversed_.detach().float()).square()
+    return (distance if last is None else distance * last[:, None, None, None]).mean()
 
 
 def background_coherency(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from fbm_dist.objectives.fbm.config import FBMConfig
@@ -18,7 +18,7 @@ class Reconstruction(NamedTuple):
 
     first_foreground: Float[Tensor, "b 3 h w"]
     first_background: Float[Tensor, "b 3 h w"]
-    last_foreground: Float[Tensor, "b 3 h w"]
+    last_foreground: Float[Tensor, "b 3 h w"]  # of the frame that was asked for; nothing asked: the last
     last_features: Float[Tensor, "b f 4 4"]  # G(f_T) of eq. 1, as moved by the motion features
     bottleneck: Bottleneck
 
@@ -33,14 +33,18 @@ class FBMNetwork(nn.Module):
         self.foreground_decoder = ImageDecoder(channels.foreground, channels.image, config.size)
         self.background_decoder = ImageDecoder(channels.background, channels.image, config.size)
         rank = config.kernel_rank if config.kernel_decoder == "factorised" else None
-        self.kernel_decoder = KernelDecoder(channels.motion, channels.cross, rank)
+        self.kernel_decoder = KernelDecoder(channels.motion, channels.cross, rank, config.random_frame, config.frames)
         self.cross_convolution = CrossConvolution(channels.foreground, channels.cross)
 
-    def forward(self, video: Float[Tensor, "b c t h w"]) -> Reconstruction:
-        """Reconstruct the first and the last frame of `video` (b, 3, 16, size, size) in [-1, 1]."""
+    def forward(self, video: Float[Tensor, "b c t h w"], frame: Int64[Tensor, " b"] | None = None) -> Reconstruction:
+        """Reconstruct the first and the last frame of `video` (b, 3, 16, size, size) in [-1, 1].
+
+        Args:
+            frame: in place of the last, this one of each clip; the network must have been built with `random_frame`.
+        """
         bottleneck = self.encoder.maps(video)
         # Section 3: what the last frame asks for must not be stored in the first frame's foreground, so no gradient passes here.
-        last = self.cross_convolution(bottleneck.foreground.detach(), self.kernel_decoder(bottleneck.motion))
+        last = self.cross_convolution(bottleneck.foreground.detach(), self.kernel_decoder(bottleneck.motion, frame))
         return Reconstruction(
             first_foreground=self.foreground_decoder(bottleneck.foreground),
             first_background=self.background_decoder(bottleneck.background),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 
 from fbm_dist.clip import Clip
@@ -11,7 +11,8 @@ from fbm_dist.layers.norms import norm_parameters
 from fbm_dist.layers.pictures import grid, looking, titled, to_uint8
 from fbm_dist.objectives.fbm.config import FBMConfig
 from fbm_dist.objectives.fbm.encoder import FBMEncoder
-from fbm_dist.objectives.fbm.losses import background_coherency, feature_distance, foreground_weights, reconstruction
+from fbm_dist.objectives.fbm.frames import Target, target
+from fbm_dist.objectives.fbm.losses import background_coherency, feature_distance, reconstruction
 from fbm_dist.objectives.fbm.network import FBMNetwork
 from fbm_dist.objectives.objective import Loss, Objective, Segmenter
 
@@ -35,27 +36,30 @@ class FBM(Objective, Segmenter):
     def forward(self, player: str, clip: Clip) -> Loss:
         """L_total of eq. 7 on `clip`, whose `mask` must be there.
 
-        Terms: rec_first_foreground, rec_first_background, rec_last_foreground, feature, coherency (where its weight is not 0),
-        and mask_share, the share of foreground pixels in the two frames that are reconstructed.
+        Terms: rec_first_foreground, rec_first_background, rec_last_foreground (rec_random_foreground with `random_frame`), feature,
+        coherency (where its weight is not 0), mask_share, the share of foreground pixels in the two frames that are reconstructed,
+        and with a trimap uncertain_share, likewise of don't cares.
 
         Raises:
             ValueError: the clip has no mask, or another shape than the config says.
         """
         assert player == "model", f"FBM has one player, 'model', not {player!r}"
-        mask = self._mask(clip)
-        out = self.model(clip.video)
+        frame = self._frame(clip)
+        first = target(clip, 0, self.config)
+        last = target(clip, -1 if frame is None else frame, self.config)
+        out = self.model(clip.video, frame)
         # After the pass with gradient: autocast would otherwise cache weights that it cast without one.
         with torch.no_grad():
             reversed_clip = self.model.encoder.maps(clip.video.flip(2))
-        first, last = mask[:, :, 0], mask[:, :, -1]
-        frame, final = clip.video[:, :, 0], clip.video[:, :, -1]
+        moved = "rec_last_foreground" if frame is None else "rec_random_foreground"
         terms = {
-            "rec_first_foreground": reconstruction(out.first_foreground, frame * first, foreground_weights(first)),
-            "rec_first_background": reconstruction(out.first_background, frame * (1 - first)),
-            "rec_last_foreground": reconstruction(out.last_foreground, final * last, foreground_weights(last)),
+            "rec_first_foreground": reconstruction(out.first_foreground, first.foreground, first.weights),
+            "rec_first_background": reconstruction(out.first_background, first.background, first.known),
+            moved: reconstruction(out.last_foreground, last.foreground, last.weights),
         }
         total = sum(terms.values(), start=torch.zeros((), device=clip.video.device))
-        terms["feature"] = feature_distance(out.last_features, reversed_clip.foreground)
+        whole = None if frame is None else frame == self.config.frames - 1
+        terms["feature"] = feature_distance(out.last_features, reversed_clip.foreground, whole)
         total = total + self.config.feature_weight * terms["feature"]
         if self.config.coherency.weight > 0:
             background = out.bottleneck.background.flatten(1)
@@ -64,7 +68,7 @@ class FBM(Objective, Segmenter):
                 background, reversed_clip.background.flatten(1), clip.film, margin
             )
             total = total + self.config.coherency.weight * terms["coherency"]
-        terms["mask_share"] = (first.mean() + last.mean()) / 2
+        terms |= shares(first, last)
         return Loss(total, {name: term.detach() for name, term in terms.items()})
 
     def features(self, clip: Clip) -> dict[str, Float[Tensor, "b _"]]:
@@ -77,15 +81,15 @@ class FBM(Objective, Segmenter):
         Columns: input, foreground and background of the first frame, foreground of the last. Above what the network should make,
         beside the input's first frame; below what it makes, beside the input's last frame. What is masked out is mid-grey.
         """
-        video, mask = clip.video[:PICTURES], self._mask(clip)[:PICTURES]
+        first, last = (target(clip, frame, self.config) for frame in (0, -1))
+        video = clip.video[:PICTURES]
         with looking(self):
             out = self.model(video)
-        first, last = mask[:, :, 0], mask[:, :, -1]
-        frame, final = video[:, :, 0], video[:, :, -1]
-        above = [frame, frame * first, frame * (1 - first), final * last]
-        below = [final, out.first_foreground, out.first_background, out.last_foreground]
-        picture = grid([[to_uint8(tile) for tile in row] for row in (above, below)])
-        return {"reconstruction": titled(picture, COLUMNS)}
+        above = [first.frame, first.foreground, first.background, last.foreground]
+        below = [last.frame[:PICTURES], out.first_foreground, out.first_background, out.last_foreground]
+        picture = grid([[to_uint8(tile[:PICTURES]) for tile in row] for row in (above, below)])
+        pictures = {"reconstruction": titled(picture, COLUMNS)}
+        return pictures if self.config.random_frame is None else pictures | {"frames": self._frames(clip)}
 
     def segment(self, video: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b 1 h w"]:
         """The implicit foreground of each clip's first frame: how much of a pixel the foreground decoder claims, in [0, 1], float32.
@@ -117,13 +121,31 @@ class FBM(Objective, Segmenter):
             return 0.0
         return 2.0 if self.config.double_decay and own.startswith(REUSED) else 1.0
 
-    def _mask(self, clip: Clip) -> Float[Tensor, "b 1 t h w"]:
-        """b_fg of eq. 2: the soft scores made binary."""
-        if clip.mask is None:
-            raise ValueError(
-                "FBM needs masks and the clip has none: set data.clip.mask=true, and prepare the data with masks"
-            )
-        expected = (clip.video.shape[0], 1, *clip.video.shape[2:])
-        if tuple(clip.mask.shape) != expected:
-            raise ValueError(f"masks of {tuple(clip.mask.shape)} do not fit the video; expected {expected}")
-        return (clip.mask > self.config.mask_threshold).to(clip.video.dtype)
+    def _frame(self, clip: Clip) -> Int64[Tensor, " b"] | None:
+        """t of each clip, any but the first with equal chance, drawn anew for each micro-batch; None: the last, always, as in the paper.
+
+        By torch's own generator, which a checkpoint holds. In eval mode it is the last frame: validation draws nothing.
+        """
+        if self.config.random_frame is None:
+            return None
+        frames = self.config.frames
+        drawn = torch.randint(1, frames, (len(clip),)) if self.training else torch.full((len(clip),), frames - 1)
+        return drawn.to(clip.video.device)
+
+    def _frames(self, clip: Clip) -> UInt8[Tensor, "n gh gw 3"]:
+        """The foregrounds of four later frames of the first 8 clips above what the network makes of the first, made in eval mode."""
+        video, rows = clip.video[:PICTURES], []
+        times = [round(share * (self.config.frames - 1)) for share in (0.25, 0.5, 0.75, 1.0)]
+        rows.append([to_uint8(target(clip, t, self.config).foreground[:PICTURES]) for t in times])
+        with looking(self):
+            made = [self.model(video, torch.full((len(video),), t, device=video.device)) for t in times]
+        rows.append([to_uint8(out.last_foreground) for out in made])
+        return titled(grid(rows), [f"frame {t + 1}" for t in times])
+
+
+def shares(first: Target, last: Target) -> dict[str, Float[Tensor, ""]]:
+    """mask_share and, with a trimap, uncertain_share: means over the two frames that are reconstructed."""
+    terms = {"mask_share": (first.mask.mean() + last.mask.mean()) / 2}
+    if first.known is not None and last.known is not None:
+        terms["uncertain_share"] = 1 - (first.known.mean() + last.known.mean()) / 2
+    return terms

@@ -1,0 +1,78 @@
+"""What the decoders are to make of a clip: frames parted by their masks, and which pixels count (Lin et al., 2017, eq. 2 and 6)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from fbm_dist.clip import Clip
+from fbm_dist.objectives.fbm.config import FBMConfig
+from fbm_dist.objectives.fbm.losses import foreground_weights
+
+Frame = int | Int64[Tensor, " b"]  # the same of all clips, or one of each
+
+
+class Target(NamedTuple):
+    """One frame of each clip. What is masked out of an image is 0, mid-grey.
+
+    Attributes:
+        frame: in [-1, 1].
+        mask: b_fg of eq. 2: 1 on the foreground, else 0.
+        known: 1 where the mask can be trusted, else 0, and neither loss looks there; None: it can everywhere.
+    """
+
+    frame: Float[Tensor, "b 3 h w"]
+    mask: Float[Tensor, "b 1 h w"]
+    known: Float[Tensor, "b 1 h w"] | None = None
+
+    @property
+    def foreground(self) -> Float[Tensor, "b 3 h w"]:
+        """x_fg of eq. 2."""
+        return self.frame * self.mask
+
+    @property
+    def background(self) -> Float[Tensor, "b 3 h w"]:
+        """x_bg of eq. 2; don't cares are in neither image."""
+        return self.frame * ((1 if self.known is None else self.known) - self.mask)
+
+    @property
+    def weights(self) -> Float[Tensor, "b 1 h w"]:
+        """W of eq. 6."""
+        return foreground_weights(self.mask, self.known)
+
+
+def target(clip: Clip, frame: Frame, config: FBMConfig) -> Target:
+    """The frame with index `frame` of each clip: soft scores become foreground, background and, with a trimap, don't care.
+
+    Raises:
+        ValueError: the clip has no masks, or they do not fit its video.
+    """
+    scores = at(_scores(clip), frame)
+    if config.trimap is None:
+        mask, known = scores > config.mask_threshold, None
+    else:
+        mask = scores > config.trimap.high
+        known = mask | (scores < config.trimap.low)
+    dtype = clip.video.dtype
+    return Target(at(clip.video, frame), mask.to(dtype), None if known is None else known.to(dtype))
+
+
+def at(video: Float[Tensor, "b c t h w"], frame: Frame) -> Float[Tensor, "b c h w"]:
+    """The frame with index `frame`: the same of all clips, or one of each."""
+    if isinstance(frame, int):
+        return video[:, :, frame]
+    return video[torch.arange(len(video), device=video.device), :, frame]
+
+
+def _scores(clip: Clip) -> Float[Tensor, "b 1 t h w"]:
+    if clip.mask is None:
+        raise ValueError(
+            "FBM needs masks and the clip has none: set data.clip.mask=true, and prepare the data with masks"
+        )
+    expected = (clip.video.shape[0], 1, *clip.video.shape[2:])
+    if tuple(clip.mask.shape) != expected:
+        raise ValueError(f"masks of {tuple(clip.mask.shape)} do not fit the video; expected {expected}")
+    return clip.mask
