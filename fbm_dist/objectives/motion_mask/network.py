@@ -64,7 +64,7 @@ class FrameEncoder(Encoder):
         (one, two, three, four, five), hidden, reduction = self.channels
         norm, groups = config.norm, config.groups
         for name, value in (("mean", MEAN), ("deviation", DEVIATION)):
-            self.register_buffer(name, torch.tensor(value).view(3, 1, 1), persistent=False)
+            self.register_buffer(name, torch.tensor(value).view(3, 1, 1))
         self.conv1 = _convolution(3, one, 11, norm, stride=4, responses=True, pool=True)
         self.conv2 = _convolution(one, two, 5, norm, padding=2, groups=groups, responses=True, pool=True)
         self.conv3 = _convolution(two, three, 3, norm, padding=1)
@@ -192,4 +192,5 @@ def _initialize(module: nn.Module) -> None:
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            assert layer.bias is not None
             nn.init.zeros_(layer.bias)
