@@ -64,10 +64,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _call(command: str, config: str | None, overrides: Sequence[str]) -> int:
     from data_tools import schema
-    from data_tools.synthetic.config import Synthesize
+    from data_tools.synthetic.config import settings_of
 
     if command == "synthesize":
-        return _synthesize(_load(Synthesize, config, overrides))
+        return _synthesize(load(settings_of, config, overrides))
     section: type[BaseModel] = getattr(schema, command.capitalize())
     module, function = DOORS[command].split(":")
     settings = _load(section, config, overrides)

@@ -11,7 +11,7 @@ import pytest
 from data_tools.__main__ import COMMANDS
 from data_tools.config import load
 from data_tools.schema import Inspect, Plan, Prepare, Repair, Scrub, Stats, Verify
-from data_tools.synthetic.config import Synthesize
+from data_tools.synthetic.config import settings_of
 from fbm_dist.evaluation.protocols import schema_of
 from fbm_dist.schema import Run
 
@@ -20,7 +20,7 @@ PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 SCHEMAS = {
     "launch/pretrain.py": Run,
     "launch/evaluate.py": schema_of,
-    "synthesize": Synthesize,
+    "synthesize": settings_of,
     "plan": Plan,
     "prepare": Prepare,
     "verify": Verify,

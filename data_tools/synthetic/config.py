@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from data_tools.config import Config
+from data_tools.config import Config, ConfigError
 
 Motion = Literal["right", "left", "up", "down", "turn", "grow", "shrink", "wave"]
 Thing = Literal["ball", "box", "star", "figure", "blob"]
@@ -80,3 +81,59 @@ class Synthesize(Config):
     def factors(self) -> dict[str, tuple[str, ...]]:
         """Label column -> its classes."""
         return dict(zip(FACTORS, (self.motions, self.objects, self.backgrounds, self.cameras), strict=True))
+
+
+class MovingMnist(Config):
+    """Films of digits that bounce about a black square of 64x64 (Denton and Birodkar, 2017, section 4.2), one shot each.
+
+    Digit i is drawn in colour channel i (red, green, blue), for without colours nothing would say which place belongs to which digit.
+    Films of the split test show digits of the file `test`, those of val every tenth of `train`, those of train the others.
+    """
+
+    kind: Literal["moving_mnist"]
+    output: Path
+    train: Path = Field(description="npz file of x (n, 28, 28) in 0 to 255 and y (n), the digits' classes")
+    test: Path | None = None  # another such file; None: no film is of the split test
+    films: int = Field(1000, ge=1)
+    seed: int = Field(0, ge=0)
+    frames: int = Field(40, ge=2)  # of every film
+    digits: int = Field(2, ge=1, le=3)
+    # pixels of the film's side for one of the 64: with 2 the colours, which video stores at half the resolution, stay apart
+    scale: int = Field(2, ge=1, le=8)
+    fps: int = Field(25, ge=1, le=240)
+    codec: Literal["h264", "vp9"] = "h264"
+    crf: int | None = Field(10, ge=0, le=51)  # compression, lower is better; None: 23 for h264, 33 for vp9
+    split: Split = Split()
+    workers: int | None = Field(None, ge=1)  # processes; None: one for each core. The bytes do not depend on it
+
+    @model_validator(mode="after")
+    def _consistent(self) -> MovingMnist:
+        if self.split.test and self.test is None:
+            raise ValueError("test: films of the split test need digits of their own; give test=FILE, or split.test=0")
+        return self
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return 64 * self.scale, 64 * self.scale
+
+    @property
+    def factors(self) -> dict[str, tuple[str, ...]]:
+        """Label column -> its classes."""
+        return {f"digit_{i}": tuple("0123456789") for i in range(self.digits)}
+
+
+Films = Synthesize | MovingMnist
+
+
+def settings_of(tree: Mapping[str, Any]) -> type[Films]:
+    """What a config's tree asks for: things over photographs, unless `kind` says otherwise.
+
+    Raises:
+        ConfigError: there is no such kind.
+    """
+    if "kind" not in tree:
+        return Synthesize
+    if tree["kind"] != "moving_mnist":
+        raise ConfigError(f"kind: {tree['kind']!r} is not known; give moving_mnist, or leave it out")
+    return MovingMnist

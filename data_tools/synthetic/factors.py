@@ -49,7 +49,7 @@ def plan(settings: Synthesize) -> list[FilmPlan]:
         for i, name in enumerate(SPLITS)
     }
     films = []
-    for number, split in zip(range(settings.films), _splits(settings.split), strict=False):
+    for number, split in zip(range(settings.films), splits(settings.split), strict=False):
         rng = np.random.default_rng([settings.seed, 2, number])
         lengths = rng.integers(settings.frames[0], settings.frames[1] + 1, settings.shots)
         stops = np.cumsum(lengths)
@@ -65,8 +65,8 @@ def _named(settings: Synthesize, draw: Sequence[int]) -> dict[str, str]:
     return {name: classes[i] for (name, classes), i in zip(settings.factors.items(), draw, strict=True)}
 
 
-def _splits(shares: Split) -> Iterator[str]:
-    """The next film goes where most is owed: any number of films keeps the shares to within one film."""
+def splits(shares: Split) -> Iterator[str]:
+    """Endless. The next film goes where most is owed: any number of films keeps the shares to within one film."""
     parts = np.array([getattr(shares, name) for name in SPLITS])
     given = np.zeros_like(parts)
     while True:

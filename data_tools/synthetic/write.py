@@ -17,21 +17,21 @@ from typing import Any
 import av
 import cv2
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Bool, UInt8
 from PIL import Image
 
 from data_tools.building.lock import exclusive
 from data_tools.config import ConfigError
 from data_tools.execution.processes import Crew, Done, Failed
 from data_tools.places import write_atomic
-from data_tools.synthetic.config import FACTORS, Synthesize
-from data_tools.synthetic.factors import FilmPlan, plan
+from data_tools.synthetic import digits
+from data_tools.synthetic.config import Films, MovingMnist
+from data_tools.synthetic.factors import FilmPlan, Shot, plan
 from data_tools.synthetic.scene import compose, render
 
 GENERATOR = 1  # raise it when the same settings give other pixels: a folder never mixes two generators
 SETTINGS = "synthesize.json"
 SILENCE = 300.0  # seconds that one frame may take before its film is given up
-COLUMNS = ("path", "start", "stop", *FACTORS, "group", "split", "truth")
 
 # Ordinary files, as cameras and the web have them (long groups of pictures, B-frames), unlike the clips in shards, which
 # `data_tools.videos.encode` writes for random access. One thread: the bytes are a function of the frames. No macroblock tree:
@@ -66,7 +66,7 @@ class Summary:
         )
 
 
-def synthesize(settings: Synthesize, progress: Callable[[int, int], None] | None = None) -> Summary:
+def synthesize(settings: Films, progress: Callable[[int, int], None] | None = None) -> Summary:
     """Write `films/NAME.mp4`, `masks/NAME/00000.png` (1 bit, one a frame) and `labels.csv` (one row a shot) to `output`.
 
     The bytes are a function of the settings without `films`, `workers` and `output`. Running again makes only what
@@ -82,7 +82,7 @@ def synthesize(settings: Synthesize, progress: Callable[[int, int], None] | None
         OSError: the disk is full or may not be written to.
     """
     began = time.monotonic()
-    output, films = settings.output, plan(settings)
+    output, films = settings.output, _planned(settings)
     if output.exists() and not output.is_dir():
         raise ConfigError(f"output: {output} is a file; give a folder")
     output.mkdir(parents=True, exist_ok=True)
@@ -95,7 +95,7 @@ def synthesize(settings: Synthesize, progress: Callable[[int, int], None] | None
             if progress:
                 progress(len(films) - len(missing) + i, len(films))
         shutil.rmtree(output / ".making", ignore_errors=True)
-        write_atomic(output / "labels.csv", _labels(films).encode())
+        write_atomic(output / "labels.csv", _labels(settings, films).encode())
     return Summary(
         labels=output / "labels.csv",
         films=len(films),
@@ -107,13 +107,13 @@ def synthesize(settings: Synthesize, progress: Callable[[int, int], None] | None
     )
 
 
-def make_in_worker(job: tuple[Synthesize, FilmPlan], beat: Callable[[int], None]) -> None:
+def make_in_worker(job: tuple[Films, FilmPlan], beat: Callable[[int], None]) -> None:
     """One job of `data_tools.execution.processes`."""
     cv2.setNumThreads(1)  # a process for each core: more threads only get in each other's way
     make_film(*job, beat)
 
 
-def make_film(settings: Synthesize, film: FilmPlan, beat: Callable[[int], None] = lambda frames: None) -> None:
+def make_film(settings: Films, film: FilmPlan, beat: Callable[[int], None] = lambda frames: None) -> None:
     """Render, encode and put in place one film and its masks; the video comes last and says that both are complete."""
     output = settings.output
     making = output / ".making" / film.name
@@ -130,7 +130,7 @@ def make_film(settings: Synthesize, film: FilmPlan, beat: Callable[[int], None] 
     making.rmdir()
 
 
-def encode(frames: Iterator[UInt8[np.ndarray, "h w 3"]], settings: Synthesize, file: Any) -> None:
+def encode(frames: Iterator[UInt8[np.ndarray, "h w 3"]], settings: Films, file: Any) -> None:
     """RGB frames -> an mp4 (yuv420p, BT.601, limited range) in `file`, streamed: a film is never in memory as a whole."""
     name, crf, options = ENCODERS[settings.codec]
     options = options | {"crf": str(settings.crf if settings.crf is not None else crf), "flags": "+bitexact"}
@@ -150,17 +150,29 @@ def encode(frames: Iterator[UInt8[np.ndarray, "h w 3"]], settings: Synthesize, f
 
 
 def _frames(
-    settings: Synthesize, film: FilmPlan, masks: Path, beat: Callable[[int], None]
+    settings: Films, film: FilmPlan, masks: Path, beat: Callable[[int], None]
 ) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
     """The film's frames in order; their masks are written on the way."""
     for shot in film.shots:
-        for i, (frame, mask) in enumerate(render(compose(settings, film.number, shot)), shot.start):
+        for i, (frame, mask) in enumerate(_drawn(settings, film, shot), shot.start):
             Image.fromarray(mask).save(masks / f"{i:05d}.png", compress_level=6)
             yield frame
             beat(1)
 
 
-def _make(settings: Synthesize, films: list[FilmPlan]) -> Iterator[None]:
+def _planned(settings: Films) -> list[FilmPlan]:
+    return digits.plan(settings) if isinstance(settings, MovingMnist) else plan(settings)
+
+
+def _drawn(
+    settings: Films, film: FilmPlan, shot: Shot
+) -> Iterator[tuple[UInt8[np.ndarray, "h w 3"], Bool[np.ndarray, "h w"]]]:
+    if isinstance(settings, MovingMnist):
+        return digits.render(settings, film)
+    return render(compose(settings, film.number, shot))
+
+
+def _make(settings: Films, films: list[FilmPlan]) -> Iterator[None]:
     """Make films, in as many processes as there is work for; yields once for each one made."""
     count = min(settings.workers or len(os.sched_getaffinity(0)), len(films))
     if count <= 1:
@@ -182,15 +194,17 @@ def _make(settings: Synthesize, films: list[FilmPlan]) -> Iterator[None]:
         )
 
 
-def _claim(settings: Synthesize) -> None:
+def _claim(settings: Films) -> None:
     """Make the output folder this call's own, or refuse it by name."""
     output = settings.output
     told = {"generator": GENERATOR, **settings.model_dump(mode="json", exclude={"output", "films", "workers"})}
+    if isinstance(settings, MovingMnist):
+        told |= digits.told(settings)
     record = output / SETTINGS
     if record.exists():
         _compare(record, told)
         there = {path.name for path in (output / "films").glob("film-*.mp4")}
-        extra = len(there - {f"{film.name}.mp4" for film in plan(settings)})
+        extra = len(there - {f"{film.name}.mp4" for film in _planned(settings)})
         if extra:
             raise ConfigError(
                 f"films: {output} holds {len(there)} films; ask for films={len(there)} or more, or give another output"
@@ -216,13 +230,13 @@ def _compare(record: Path, told: dict[str, Any]) -> None:
         )
 
 
-def _labels(films: list[FilmPlan]) -> str:
+def _labels(settings: Films, films: list[FilmPlan]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    writer.writerow(("path", "start", "stop", *settings.factors, "group", "split", "truth"))
     for film in films:
         for shot in film.shots:
-            labels = [shot.labels[name] for name in FACTORS]
+            labels = [shot.labels[name] for name in settings.factors]
             where = (f"films/{film.name}.mp4", shot.start, shot.stop)
             writer.writerow([*where, *labels, film.name, film.split, f"masks/{film.name}"])
     return text.getvalue()

@@ -6,10 +6,14 @@ from typing import Annotated
 
 from pydantic import Field
 
+from fbm_dist.objectives.drnet.config import DrNetAutoencoderConfig, DrNetConfig, DrNetPredictionConfig
 from fbm_dist.objectives.fbm.config import AutoencoderConfig, FBMConfig
 from fbm_dist.objectives.motion_mask.config import MotionMaskConfig
 
 # Families that pretrain an encoder; the key `family` says which.
-Pretraining = Annotated[FBMConfig | AutoencoderConfig | MotionMaskConfig, Field(discriminator="family")]
+Pretraining = Annotated[
+    FBMConfig | AutoencoderConfig | MotionMaskConfig | DrNetConfig | DrNetAutoencoderConfig | DrNetPredictionConfig,
+    Field(discriminator="family"),
+]
 
 DEFAULT: Pretraining = FBMConfig()  # where a config says nothing

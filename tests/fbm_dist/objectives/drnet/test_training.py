@@ -1,0 +1,209 @@
+"""The families of this room under the trainer: every ZeRO stage is plain torch, runs go on bit for bit, an LSTM follows a DrNet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from fbm_dist.clip import Clip
+from fbm_dist.objectives.drnet.config import DrNetAutoencoderConfig, DrNetConfig, DrNetPredictionConfig
+from fbm_dist.objectives.families import Pretraining
+from fbm_dist.objectives.objective import Objective
+from fbm_dist.registry import load_encoder
+from fbm_dist.registry.folder import read_description, read_encoder
+from fbm_dist.run import pretrain
+from fbm_dist.schema import Run
+from fbm_dist.training.distributed import start
+from fbm_dist.training.engines.engine import build_engine
+from fbm_dist.training.engines.turn import turn
+from fbm_dist.training.monitoring.metrics import read_lines
+from fbm_dist.training.optimization.optimizers import build_optimizer
+from tests.datasets import write_dataset
+from tests.distributed import run_ranks
+from tests.runs import make_run
+
+TINY: dict[str, Any] = {"width": 0.05, "content_dim": 8, "pose_dim": 3}
+TRUNK = DrNetConfig(**TINY, beta=0.5, skips=True)
+FAMILIES: dict[str, Pretraining] = {
+    "drnet": TRUNK,
+    "drnet_autoencoder": DrNetAutoencoderConfig(**TINY),
+    "drnet_prediction": DrNetPredictionConfig(frames=4, n_past=2, hidden=8, trunk=TRUNK),
+}
+STEPS = 2
+RANKS = 2
+Weights = dict[str, torch.Tensor]
+CLIP: dict[str, Any] = {"size": 64, "mask": False, "frames": 4, "within": 12}
+
+
+def build(family: str) -> Objective:
+    """A frozen trunk counts as trained."""
+    torch.manual_seed(0)
+    objective = FAMILIES[family].build()
+    for name, buffer in objective.named_buffers():
+        if family == "drnet_prediction" and name.endswith("num_batches_tracked"):
+            buffer.fill_(1)
+    return objective
+
+
+def shards(make_clip: Any, micro_batches: int) -> list[list[list[Clip]]]:
+    """Of each step, what each rank sees: one or two micro-batches of two clips."""
+    return [
+        [
+            [make_clip(2, seed=100 * step + 10 * rank + m, frames=4) for m in range(micro_batches)]
+            for rank in range(RANKS)
+        ]
+        for step in range(STEPS)
+    ]
+
+
+def by_engines(rank: int, runs: list[Run], family: str, steps: list[list[list[Clip]]]) -> list[Weights]:
+    """The same game by every engine, from the same weights; what each leaves."""
+    found = []
+    for run in runs:
+        objective, world = build(family), start(run.training)
+        engines = {player: build_engine(run, objective, player, world) for player in objective.players}
+        for step in steps:
+            for player, engine in engines.items():
+                with turn(objective, player):
+                    for clip in step[rank]:
+                        engine.backward(engine.forward(clip)[0])
+                engine.step(run.optimizer.lr)
+        alone = len(engines) == 1
+        found.append(
+            {
+                name if alone else f"{player}.{name}": value
+                for player, engine in engines.items()
+                for name, value in engine.weights().items()
+            }
+        )
+    return found
+
+
+def reference(run: Run, family: str, steps: list[list[list[Clip]]]) -> Objective:
+    """Plain torch in one process, shard after shard."""
+    objective = build(family)
+    optimizers = {player: build_optimizer(run.optimizer, objective, player) for player in objective.players}
+    for step in steps:
+        clips = [clip for rank in step for clip in rank]
+        for player, optimizer in optimizers.items():
+            objective.zero_grad()
+            with turn(objective, player):
+                for clip in clips:
+                    (objective(player, clip).total / len(clips)).backward()
+            optimizer.step()
+    return objective
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize("micro_batches", [1, 2])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_zero_stage_equals_plain_torch(family: str, micro_batches: int, make_clip: Any, tmp_path: Path) -> None:
+    """Stages 0 to 3 and the torch engine on two ranks, both players in turn."""
+    kinds: list[dict[str, Any]] = [
+        {"engine": "torch"},
+        *({"engine": "deepspeed", "zero_stage": stage} for stage in range(4)),
+    ]
+    batches = {"global_batch": 4 * micro_batches, "micro_batch": 2}
+    optimizer = {"kind": "sgd", "lr": 0.05, "weight_decay": 0.01}
+    runs = [make_run(tmp_path, training=kind | batches, optimizer=optimizer) for kind in kinds]
+    steps = shards(make_clip, micro_batches)
+    expected, untrained = reference(runs[0], family, steps), build(family)
+    before = dict(untrained.named_parameters())
+    frozen = {name for name, p in before.items() if not p.requires_grad}
+    assert bool(frozen) is (family == "drnet_prediction")
+    for found in run_ranks(RANKS, by_engines, runs, family, steps):
+        for kind, weights in zip(kinds, found, strict=True):
+            assert weights.keys() == before.keys()
+            for name, value in expected.named_parameters():
+                assert torch.equal(value, before[name]) is (name in frozen), name
+                where = f"{kind}, {name}"
+                torch.testing.assert_close(
+                    weights[name], value, rtol=1e-5, atol=1e-5, msg=lambda t, w=where: f"{w}: {t}"
+                )
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_dataset(tmp_path_factory.mktemp("data"), clips=8, masks=False)
+
+
+def run_of(folder: Path, path: Path, steps: int, **sections: Any) -> Run:
+    """One process, a DrNet unless `sections` say otherwise."""
+    given: dict[str, Any] = {
+        "objective": TRUNK.model_dump(),
+        "data": {"path": str(path), "clip": CLIP},
+        "training": {
+            "engine": "torch",
+            "steps": steps,
+            "global_batch": 4,
+            "micro_batch": 4,
+            "checkpoint_every": 1,
+            "picture_every": steps,
+            "preflight": "off",
+        },
+    }
+    return make_run(folder, **given | sections)
+
+
+def prediction(data: Path, source: Path) -> dict[str, Any]:
+    clip = {"size": 64, "mask": False, "frames": 4, "stride": 3}
+    return {
+        "objective": FAMILIES["drnet_prediction"].model_dump(),
+        "data": {"path": str(data), "clip": clip},
+        "init_from": str(source),
+    }
+
+
+def test_a_game_goes_on_bit_for_bit(data: Path, tmp_path: Path) -> None:
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    pretrain(run_of(whole, data, steps=2))
+    pretrain(run_of(broken, data, steps=1))
+    pretrain(run_of(broken, data, steps=2))
+    kept, resumed = (load_file(folder / "encoder/encoder.safetensors") for folder in (whole, broken))
+    assert kept.keys() == resumed.keys()
+    assert all(torch.equal(value, resumed[name]) for name, value in kept.items())
+    names = ("critic/scene", "critic/accuracy", "model/reconstruction", "model/similarity", "model/adversarial")
+    curves = [[[line[n] for n in names] for line in read_lines(folder / "metrics.jsonl")] for folder in (whole, broken)]
+    assert len(curves[0]) == 2
+    assert curves[0] == curves[1]
+    for picture in ("swap", "reconstruction", "interpolation"):
+        assert (whole / f"pictures/{picture}-00000002.png").is_file()
+
+
+def test_an_lstm_follows_a_drnet(data: Path, tmp_path: Path) -> None:
+    """From a DrNet's run by its folder; what is frozen survives checkpoints, a resume and the registry unchanged."""
+    trained = tmp_path / "drnet"
+    pretrain(run_of(trained, data, steps=1))
+    source = {f"trunk.{name}": v for name, v in load_file(trained / "encoder/encoder.safetensors").items()}
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    address = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    tracking = {"mlflow": True, "uri": address, "register_as": "prediction", "experiment": "tests"}
+    sections = prediction(data, trained)
+    pretrain(run_of(whole, data, steps=2, **sections, tracking=tracking))
+    pretrain(run_of(broken, data, steps=1, **sections))
+    (trained / "encoder").rename(tmp_path / "away")  # a resume asks its checkpoint alone
+    (trained / "checkpoints").rename(tmp_path / "gone")
+    pretrain(run_of(broken, data, steps=2, **sections))
+    kept, resumed = (load_file(folder / "encoder/encoder.safetensors") for folder in (whole, broken))
+    assert kept.keys() == resumed.keys()
+    assert all(torch.equal(value, resumed[name]) for name, value in kept.items())
+    assert all(torch.equal(kept[name], value) for name, value in source.items()), "frozen: as the DrNet's run left it"
+    curves = [[line["pose"] for line in read_lines(folder / "metrics.jsonl")] for folder in (whole, broken)]
+    assert curves[0] == curves[1]
+    assert curves[0][0] != curves[0][1]
+    assert (whole / "pictures/prediction-00000002.png").is_file()
+    assert read_description(whole).features == {"content": 8, "pose": 12, "motion": 8}
+    encoder = load_encoder("models:/prediction@champion", tracking_uri=address)
+    video = torch.rand(2, 3, 4, 64, 64) * 2 - 1
+    ours = read_encoder(broken)(video)
+    assert all(torch.equal(value, ours[name]) for name, value in encoder(video).items())
+
+
+def test_an_lstm_over_fresh_weights_is_refused(data: Path, tmp_path: Path) -> None:
+    sections = prediction(data, tmp_path) | {"init_from": None}
+    with pytest.raises(ValueError, match="the frozen DrNet has never been trained: give init_from"):
+        pretrain(run_of(tmp_path / "run", data, steps=1, **sections))
