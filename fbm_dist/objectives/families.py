@@ -6,13 +6,20 @@ from typing import Annotated
 
 from pydantic import Field
 
+from fbm_dist.objectives.coherency.config import CoherencyConfig
 from fbm_dist.objectives.drnet.config import DrNetAutoencoderConfig, DrNetConfig, DrNetPredictionConfig
 from fbm_dist.objectives.fbm.config import AutoencoderConfig, FBMConfig
 from fbm_dist.objectives.motion_mask.config import MotionMaskConfig
 
 # Families that pretrain an encoder; the key `family` says which.
 Pretraining = Annotated[
-    FBMConfig | AutoencoderConfig | MotionMaskConfig | DrNetConfig | DrNetAutoencoderConfig | DrNetPredictionConfig,
+    FBMConfig
+    | AutoencoderConfig
+    | MotionMaskConfig
+    | CoherencyConfig
+    | DrNetConfig
+    | DrNetAutoencoderConfig
+    | DrNetPredictionConfig,
     Field(discriminator="family"),
 ]
 
