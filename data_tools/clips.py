@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
-from itertools import islice, pairwise
+from itertools import islice
 from typing import Any
 
 import av
@@ -19,6 +19,7 @@ from jaxtyping import UInt8
 
 from data_tools.fingerprint import fingerprint
 from data_tools.frames import film_frames, resized, scaled, stored_size
+from data_tools.masks import soft_masks
 from data_tools.prune import boxes, clip_verdict, keep, statistics
 from data_tools.sample import Metadata, Sample
 from data_tools.schema import Prepare
@@ -27,8 +28,6 @@ from data_tools.sources.films import Film
 from data_tools.sources.labels import Annotation, annotation_of, span_edges
 from data_tools.truth import Truth, true_masks
 from data_tools.videos import Damage, Frame, Unusable, encode, encode_image
-
-MASK_WINDOW = 110  # frames whose masks are computed together at most: the original's limit for a shot
 
 Piece = tuple[int, int, list[Frame]]  # shot, index of the first frame in the film, frames
 
@@ -190,7 +189,7 @@ class _Work:
         clip = np.stack([resized(image, stored) for image in working])
         video = encode(clip, self.fps, settings.codec, settings.gop) if len(clip) > 1 else encode_image(clip[0])
         self.beat(0)
-        mask, kind = _soft_masks(working, mask_size(stored, settings), self.truth, settings)
+        mask, kind = soft_masks(working, mask_size(stored, settings), self.truth, settings, self.beat)
         self.beat(0)
         metadata = Metadata(
             film=self.film_id,
@@ -209,7 +208,7 @@ class _Work:
             fingerprint=tuple(self._fingerprints()),
             licence=self.known.licence,
             attribution=self.known.attribution,
-            versions=versions(kind),
+            versions=versions(kind, settings.masks.network_sha256),
             **_verdicts(mask, self.truth, settings),
         )
         return Sample(
@@ -250,30 +249,9 @@ def mask_size(stored: tuple[int, int], settings: Prepare) -> tuple[int, int]:
     return scaled(*stored, min(settings.masks.side, min(stored)))
 
 
-def _soft_masks(
-    working: list[np.ndarray], size: tuple[int, int], truth: np.ndarray | None, settings: Prepare
-) -> tuple[UInt8[np.ndarray, "t h w"] | None, Any]:
-    """Soft scores * 255 of a clip, and where they come from. One frame shows no motion: it gets none."""
-    if settings.masks.kind == "given":
-        return truth, "given"
-    if settings.masks.kind == "none" or len(working) < 2:
-        return None, "none"
-    from data_tools.unlc import motion_masks
-
-    windows = -(-len(working) // MASK_WINDOW)
-    scores = [motion_masks(np.stack(part), settings.masks.unlc) for part in _even(working, windows)]
-    soft = [resized(np.ascontiguousarray(score), size) for part in scores for score in part]
-    return np.rint(np.clip(np.stack(soft), 0, 1) * 255).astype(np.uint8), "unlc"
-
-
-def _even(items: list[np.ndarray], parts: int) -> list[list[np.ndarray]]:
-    bounds = [len(items) * i // parts for i in range(parts + 1)]
-    return [items[a:b] for a, b in pairwise(bounds)]
-
-
 @cache
-def versions(masks: str) -> dict[str, str]:
-    """Versions of what makes a sample with masks of that kind."""
+def versions(masks: str, network_sha256: str | None = None) -> dict[str, str]:
+    """Versions of what makes a sample with masks of that kind, a network's being its file's sha256."""
     tools = {
         "data_tools": _version("fbm-dist"),
         "av": av.__version__,
@@ -283,6 +261,8 @@ def versions(masks: str) -> dict[str, str]:
     tools["libavcodec"] = ".".join(map(str, av.library_versions["libavcodec"]))
     if masks == "unlc":
         tools |= {"scikit-image": _version("scikit-image"), "scipy": _version("scipy")}
+    if masks == "network" and network_sha256 is not None:
+        tools |= {"network": network_sha256, "torch": _version("torch")}
     return dict(sorted(tools.items()))
 
 

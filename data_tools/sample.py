@@ -51,7 +51,7 @@ class Metadata(BaseModel):
     group: str  # what a split must not cut apart: person, scene; the film id where nothing else is known
     split: str | None = None  # train, val, test, where the data set names it
     labels: dict[str, str] = {}  # name -> value; several per clip: motion, object, background, action ...
-    masks: Literal["unlc", "given", "none"] = "none"  # where `mask.png` comes from
+    masks: Literal["unlc", "given", "network", "none"] = "none"  # where `mask.png` comes from
     mask_size: tuple[int, int] | None = None
     boxes: tuple[Box | None, ...] = ()  # per frame: x0, y0, x1, y1 of score > 0.5, as shares of width and height
     keep: tuple[bool, ...] = ()  # per frame: would the pruning rules keep it
@@ -60,7 +60,7 @@ class Metadata(BaseModel):
     fingerprint: tuple[str, ...] = ()  # perceptual hashes of one frame a second, 16 hex digits each
     licence: str | None = None
     attribution: str | None = None
-    versions: dict[str, str] = {}  # of the tools that made the sample
+    versions: dict[str, str] = {}  # of the tools that made the sample; of a masks' network its file's sha256
 
 
 @dataclass(frozen=True)

@@ -30,12 +30,27 @@ class Shots(Config):
 class Masks(Config):
     """Where the soft foreground masks come from and how large they are stored."""
 
-    kind: Literal["unlc", "given", "none"] = "unlc"  # given: the true masks beside the frames, or `truth` of labels.csv
+    # given: the true masks beside the frames, or `truth` of labels.csv; network: of a trained segmenter, from each frame alone
+    kind: Literal["unlc", "given", "network", "none"] = "unlc"
+    network: str | None = None  # network: the segmenter's file (NAME.pt2) or its URL; see data_tools/segmenter.py
+    # of that file; None: whatever it is. It is stored with the settings: another segmenter makes another data set
+    network_sha256: str | None = Field(None, pattern="^[0-9a-f]{64}$")
     side: int = Field(128, ge=16)  # shorter side of the stored masks in pixels; never larger than the stored clip
     working_side: int = Field(
         240, ge=16
     )  # shorter side of the frames that masks are computed on; frames are only made smaller
     unlc: UNLC = UNLC()
+
+    @model_validator(mode="after")
+    def _network(self) -> Masks:
+        if self.kind == "network" and self.network is None:
+            raise ValueError("kind=network needs the segmenter's file; give network=NAME.pt2")
+        for key in ("network", "network_sha256"):
+            if self.kind != "network" and getattr(self, key) is not None:
+                raise ValueError(
+                    f"{key} belongs to kind=network, and kind is {self.kind}; set kind=network, or leave it out"
+                )
+        return self
 
 
 class Ray(Config):
@@ -133,7 +148,12 @@ class Prepare(Config):
         """What shapes the samples: the settings that one data set has in common, as JSON values."""
         # without a layout they say nothing, and data sets made before there were layouts do not have them
         unused = {"layout", "layout_split", "layout_boxes"} if self.layout is None else set[str]()
-        return self.model_dump(mode="json", exclude=LOCAL | unused)
+        found = self.model_dump(mode="json", exclude=LOCAL | unused)
+        del found["masks"]["network"]  # where it lies; what it is, its digest says
+        if self.masks.kind != "network":
+            del found["masks"]["network_sha256"]  # likewise, for networks
+        assert found["masks"].get("network_sha256", "unused"), "masks.settled comes first"
+        return found
 
 
 class Plan(Prepare):
@@ -187,6 +207,7 @@ class Repair(Config):
     columns: dict[str, str] | None = None  # likewise
     labels_file: str | None = "labels.csv"  # likewise
     boxes_file: str | None = "boxes.csv"  # likewise
+    network: str | None = None  # the segmenter's file, where a network made the masks and `input` is given
     decode: bool = False  # decode every clip, also those whose checksums hold
     max_dropped: float = Field(0.1, ge=0, le=1)  # share of the clips; where more would be dropped, nothing is done
     workers: int | None = Field(None, ge=1)  # processes that make films again; None: one a core

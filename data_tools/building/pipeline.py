@@ -22,6 +22,7 @@ from data_tools.config import ConfigError
 from data_tools.dataset import STAGING, read_dataset
 from data_tools.execution.crews import crew_of
 from data_tools.execution.events import Executor
+from data_tools.masks import reachable, settled
 from data_tools.places import TEMPORARY, Place, is_local, place, sweep_unfinished
 from data_tools.progress import Progress, Silent
 from data_tools.report.near_duplicates import write_near_duplicates
@@ -53,6 +54,7 @@ def prepare(settings: Prepare, progress: Progress | None = None) -> Summary:
 def prepare_films(found: Found, rows: Rows, settings: Prepare, progress: Progress) -> Summary:
     """`prepare` for films that are found already, with their rows of labels.csv."""
     begun = time.monotonic()
+    settings = settled(settings)
     root = place(settings.output)
     if settings.executor == "ray":  # whose workers are in folders of their own
         root = root.absolute()
@@ -65,6 +67,8 @@ def prepare_films(found: Found, rows: Rows, settings: Prepare, progress: Progres
         root.mkdir(parents=True, exist_ok=True)
     with exclusive(root, "prepare"):
         staging = _staging(root, settings)
+        if settings.executor == "ray":
+            settings = reachable(settings, staging.root)
         with crew_of(settings, staging.root / SETTINGS, progress.note) as crew:
             summary = _build(root, staging, found, rows, settings, crew, progress, begun)
         staging.clear()
@@ -136,7 +140,7 @@ def _staging(root: Place, settings: Prepare) -> Staging:
     if dataset is not None:
         _same(dataset.settings, settings)
     marker = staging.read(SETTINGS)
-    made_by = versions(settings.masks.kind)
+    made_by = versions(settings.masks.kind, settings.masks.network_sha256)
     if marker is not None:
         _same(marker["settings"], settings)
         if marker["versions"] != made_by and not packing.begun(staging):

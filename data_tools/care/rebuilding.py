@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from pydantic import ValidationError
 
+from data_tools.masks import settled
 from data_tools.progress import Progress
 from data_tools.schema import Prepare, Repair
 from data_tools.shards import first_error, members_of
@@ -35,9 +36,18 @@ def rebuilder(settings: Repair, made_with: Mapping[str, Any], progress: Progress
     Args:
         made_with: the settings in dataset.json.
     Raises:
-        ValueError: these are none of `prepare`, as it is now.
+        ValueError: these are none of `prepare`, as it is now, or the segmenter that made the masks is not at hand.
     """
+    masks = dict(made_with.get("masks", {}))
+    if masks.get("kind") == "network":
+        if settings.network is None:
+            raise ValueError(
+                f"{settings.path}: a network made its masks (sha256 {str(masks.get('network_sha256'))[:12]}...): "
+                "give its file, network=NAME.pt2, or leave out input="
+            )
+        masks["network"] = settings.network
     given = {
+        "masks": masks,
         "input": settings.input,
         "output": settings.path,
         "columns": settings.columns,
@@ -53,6 +63,7 @@ def rebuilder(settings: Repair, made_with: Mapping[str, Any], progress: Progress
             f"{settings.path}: its settings are not those of this version's `prepare` ({first_error(error)}): "
             "films cannot be made again with them; leave out input="
         ) from None
+    prepare = settled(prepare)
 
     def rebuild(wanted: Sequence[Wanted]) -> Iterator[tuple[Wanted, dict[str, bytes]]]:
         with tempfile.TemporaryDirectory(dir=settings.scratch) as scratch:

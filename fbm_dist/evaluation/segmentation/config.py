@@ -60,7 +60,7 @@ class Segmentation(Evaluation):
     max_frames: int | None = Field(None, ge=1)  # of each sequence, from its first; None: all
     unlc: Settings = UNLC()  # default, paper, a section; null: not measured
     networks: Paths = ()  # exported programs (.pt2): one frame (1, 3, s, s) in [-1, 1] -> scores (1, 1, h, w) in [0, 1]
-    implicit: Paths = ()  # runs' folders: the foreground that an objective (fbm) separates without being given a mask
+    implicit: Paths = ()  # runs' folders: the foreground that an objective (fbm, motion_mask) separates without being given a mask
     random: bool = True  # beside `implicit`: the same architecture with random weights, one a seed
     baselines: tuple[Baseline, ...] = ("flow", "centre", "all")  # residual flow, centre box, all foreground
     # shorter side of the frames that uNLC and residual flow are computed on, as in `prepare`; never enlarged.

@@ -12,13 +12,14 @@ import torch
 from jaxtyping import Float32, UInt8
 
 from data_tools.frames import resized
+from data_tools.segmenter import checked, normalised
 from fbm_dist import registry
 from fbm_dist.config import load
 from fbm_dist.data.decoding.region import Region, region
 from fbm_dist.data.order.draw import Draw
 from fbm_dist.evaluation.segmentation.folders.sequence import Sequence
-from fbm_dist.evaluation.segmentation.methods.method import Method, Score, checked
-from fbm_dist.evaluation.segmentation.methods.network import normalised
+from fbm_dist.evaluation.segmentation.methods.method import Method, Score
+from fbm_dist.objectives.family import Family
 from fbm_dist.objectives.objective import Objective, Segmenter
 from fbm_dist.registry.folder import weights_digest
 from fbm_dist.schema import ClipSpec, InitFrom, Run
@@ -31,7 +32,7 @@ CENTRE = Draw(window=0.5, reverse=0.0, mirror=0.0)
 
 
 class ImplicitForeground(Method):
-    """A whole objective, of a run or with random weights; each annotated frame is the first of a clip as the run's ClipSpec has it.
+    """A whole objective, of a run or with random weights; each annotated frame is the first of a clip as its family wants it.
 
     Frames so near to the end of a film that a clip does not fit are the first of a clip that runs backwards; in a film shorter than a
     clip the frames go to its end and back.
@@ -47,7 +48,7 @@ class ImplicitForeground(Method):
         self.segmenter: Segmenter = objective
         self.objective: Objective = objective
         objective.to(device).eval()
-        self.clip = run.objective.pictures(run.data.clip)
+        self.clip = family_of(run).segmented(run.data.clip)
         self.batch, self.weights, self._device = batch, weights, device
 
     def settings(self) -> dict[str, Any]:
@@ -98,7 +99,7 @@ def of_run(folder: Path, batch: int, world: World) -> ImplicitForeground:
             f"implicit {folder}: {loaded.file} has {len(loaded.names)} of the {loaded.num_tensors} tensors of "
             f"{run.objective.family}; {WHOLE}"
         )
-    row = f"implicit {name_of(run, folder)}"
+    row = f"{family_of(run).foreground} {name_of(run, folder)}"
     method = ImplicitForeground(run, objective, batch, row, str(folder), loaded.sha256, world.device)
     method.sha256 = loaded.sha256
     return method
@@ -130,9 +131,15 @@ def with_random_weights(folder: Path, seed: int, batch: int, world: World) -> Im
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         run, objective = segmenter_of(folder)
-    row = f"implicit {name_of(run, folder)}, random weights"
+    row = f"{family_of(run).foreground} {name_of(run, folder)}, random weights"
     key = f"{run.objective.model_dump_json()} {seed}"
     return ImplicitForeground(run, objective, batch, row, "random", key, world.device)
+
+
+def family_of(run: Run) -> Family:
+    """The config of the run's family; a classifier's is none, and it is no Segmenter."""
+    assert isinstance(run.objective, Family), "segmenter_of says so"
+    return run.objective
 
 
 def name_of(run: Run, folder: Path) -> str:
@@ -154,7 +161,7 @@ def segmenter_of(folder: Path) -> tuple[Run, Objective]:
     if not isinstance(objective, Segmenter):
         raise ValueError(
             f"implicit {folder}: its objective, {run.objective.family}, tells no foreground from background; "
-            "give a run of fbm"
+            "give a run of fbm or motion_mask"
         )
     return run, objective
 

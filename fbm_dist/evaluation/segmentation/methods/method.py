@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import numpy as np
-from jaxtyping import Float, Float32
+from jaxtyping import Float32
 
 from fbm_dist.evaluation.segmentation.folders.sequence import Sequence
 
@@ -54,21 +54,3 @@ class Method(ABC):
         """A digest of the kind, its version and the settings."""
         text = json.dumps([type(self).__name__, self.VERSION, self.settings()], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
-
-
-def checked(scores: np.ndarray, batch: int, name: str) -> Float[np.ndarray, "b 1 h w"]:
-    """What a network gave for `batch` inputs.
-
-    Raises:
-        ValueError: it is not (batch, 1, h, w), not finite, or not in [0, 1]. It names the network and what to do.
-    """
-    if scores.ndim != 4 or scores.shape[:2] != (batch, 1) or not scores.size:
-        raise ValueError(f"{name} gives {tuple(scores.shape)} for {batch} frames; it must give ({batch}, 1, h, w)")
-    if not np.isfinite(scores).all():
-        raise ValueError(f"{name} gives NaN or infinite scores; its weights are broken, take an earlier version")
-    low, high = float(scores.min()), float(scores.max())
-    if low < -1e-4 or high > 1 + 1e-4:
-        raise ValueError(
-            f"{name} gives scores from {low:.3g} to {high:.3g}; they must be in [0, 1] (after the sigmoid)"
-        )
-    return scores.clip(0, 1)

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fbm_dist.config import load
+from fbm_dist.config import dump, load
 from fbm_dist.evaluation import evaluate
 from fbm_dist.evaluation.segmentation.config import Segmentation
 from fbm_dist.evaluation.segmentation.folders.find import find_sequences
@@ -26,12 +26,14 @@ from fbm_dist.evaluation.segmentation.methods.implicit import (
 )
 from fbm_dist.objectives.fbm.config import FBMConfig
 from fbm_dist.objectives.fbm.objective import FBM
+from fbm_dist.objectives.motion_mask.objective import MotionMask
 from fbm_dist.registry import register
 from fbm_dist.registry.client import connect
 from fbm_dist.schema import ClipSpec, InitFrom, Run, Tracking
 from fbm_dist.training.initialization import initialize
 from tests.fbm_dist.evaluation.segmentation.conftest import WORLD
 from tests.fbm_dist.evaluation.segmentation.drawn import write_film
+from tests.runs import make_run
 
 
 def test_windows() -> None:
@@ -157,7 +159,8 @@ def test_an_objective_that_segments_nothing(fbm_run: Path, tmp_path: Path) -> No
     text = (fbm_run / "config.yaml").read_text()
     (tmp_path / "config.yaml").write_text(_without_fbm(text))
     with pytest.raises(
-        ValueError, match=r"its objective, autoencoder, tells no foreground from background; give a run of fbm"
+        ValueError,
+        match=r"its objective, autoencoder, tells no foreground from background; give a run of fbm or motion_mask",
     ):
         of_run(tmp_path, 4, WORLD)
 
@@ -175,3 +178,22 @@ def _without_fbm(text: str) -> str:
             inside = False
             out.append(line)
     return "\n".join(out)
+
+
+def test_a_mask_network_sees_the_whole_frame_though_it_learnt_from_boxes(films: Path, tmp_path: Path) -> None:
+    """Its row has its own name; the frame is squashed, not cropped: a score for all of it."""
+    clip = {"frames": 1, "size": 67, "resize": "box", "frames_per_shot": 2}
+    objective = {"family": "motion_mask", "size": 67, "width": 0.05}
+    run = make_run(tmp_path / "run", objective=objective, data={"path": "nowhere", "clip": clip})
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/config.yaml").write_text(dump(run))
+    method = with_random_weights(tmp_path / "run", 0, 4, WORLD)
+    assert method.row == "mask network run, random weights"
+    (hike,) = find_sequences([films], names=["hike"])
+    scores = list(method.scores(hike))
+    assert [score.shape for score in scores] == [(67, 67)] * 6, "48x64 pixels, all of them"
+    assert isinstance(method.segmenter, MotionMask)
+    frame = torch.from_numpy(hike.frame(2)).permute(2, 0, 1)[None].float() / 127.5 - 1
+    squashed = torch.nn.functional.interpolate(frame, (67, 67), mode="bicubic").clamp(-1, 1)
+    expected = method.segmenter.segment(squashed[:, :, None])[0, 0].numpy()
+    assert np.corrcoef(scores[2].ravel(), expected.ravel())[0, 1] > 0.98, "another interpolation, the same picture"

@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from data_tools.segmenter import normalised
 from fbm_dist.evaluation.segmentation.folders.find import find_sequences
-from fbm_dist.evaluation.segmentation.methods.network import ExportedNetwork, normalised
+from fbm_dist.evaluation.segmentation.methods.network import ExportedNetwork
 from tests.fbm_dist.evaluation.segmentation.conftest import WORLD, Bright, export
 from tests.fbm_dist.evaluation.segmentation.drawn import scene
 
