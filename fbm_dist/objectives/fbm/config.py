@@ -22,6 +22,29 @@ class Coherency(Config):
     margin: float = Field(0.5, ge=0)
 
 
+class SceneCritic(Config):
+    """A critic that reads the scene from motion features, and a model that keeps it from them, as in DrNet (Denton and Birodkar, 2017).
+
+    It is told pairs of features and learns which are of one scene; the model makes it undecided. Pairs are made within a micro-batch.
+    """
+
+    weight: float = Field(0.0, ge=0)  # of the model's side; 0: no critic
+    # motion features of a clip beside: background: its background features; reversed: the motion features of the reversed clip
+    # (DrNet's own pairs); transplanted: those of another film's foreground, set in this clip's scene by the masks
+    pairs: Literal["background", "reversed", "transplanted"] = "transplanted"
+    pool: bool = False  # the mean of each channel in place of the 4x4 map
+    hidden: int = Field(256, ge=1)  # units of a layer
+    layers: int = Field(3, ge=1)  # hidden ones
+
+
+class FrameCritic(Config):
+    """A critic that tells real masked frames from reconstructions, for sharper ones (the paper's future work)."""
+
+    weight: float = Field(0.0, ge=0)  # of the model's side; 0: no critic
+    loss: Literal["hinge", "bce"] = "hinge"
+    conditional: bool = True  # it is shown the frame at the clip's other end, too
+
+
 class Trimap(Config):
     """Soft scores as foreground, background and don't care (Pathak et al., Learning Features by Watching Objects Move, 5.2)."""
 
@@ -67,6 +90,10 @@ class FBMConfig(EncoderConfig):
         True  # what the graph uses twice (encoder, foreground decoder) decays twice, as in the original
     )
     coherency: Coherency = Coherency()
+    scene_critic: SceneCritic = SceneCritic()
+    # weight of what another scene behind the same foreground changes in the motion features (one more pass of the encoder); 0: off
+    scene_share: float = Field(0.0, ge=0)
+    frame_critic: FrameCritic = FrameCritic()
     kernel_decoder: Literal["full", "factorised"] = (
         "full"  # full: the paper's, 99.1M parameters; factorised: 4.6M at rank 8
     )
@@ -76,6 +103,11 @@ class FBMConfig(EncoderConfig):
     kernel_rank: int = Field(
         8, ge=1
     )  # factorised: of each place's matrix from in to out channels; 48 channels at width 1
+
+    @property
+    def has_critic(self) -> bool:
+        """Whether a second player takes part."""
+        return self.scene_critic.weight > 0 or self.frame_critic.weight > 0
 
     def build(self) -> FBM:
         """The objective with freshly initialised weights."""

@@ -38,6 +38,10 @@ class Target(NamedTuple):
         """x_bg of eq. 2; don't cares are in neither image."""
         return self.frame * ((1 if self.known is None else self.known) - self.mask)
 
+    def kept(self, image: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        """`image` without the don't cares, which are 0."""
+        return image if self.known is None else image * self.known
+
     @property
     def weights(self) -> Float[Tensor, "b 1 h w"]:
         """W of eq. 6."""
@@ -45,19 +49,26 @@ class Target(NamedTuple):
 
 
 def target(clip: Clip, frame: Frame, config: FBMConfig) -> Target:
-    """The frame with index `frame` of each clip: soft scores become foreground, background and, with a trimap, don't care.
+    """The frame with index `frame` of each clip, parted by its mask.
 
     Raises:
         ValueError: the clip has no masks, or they do not fit its video.
     """
-    scores = at(_scores(clip), frame)
+    mask, known = parted(clip, config)
+    return Target(at(clip.video, frame), at(mask, frame), None if known is None else at(known, frame))
+
+
+def parted(clip: Clip, config: FBMConfig) -> tuple[Float[Tensor, "b 1 t h w"], Float[Tensor, "b 1 t h w"] | None]:
+    """(b_fg of eq. 2, what is known) of every frame: soft scores as foreground, background and, with a trimap, don't care.
+
+    Raises:
+        ValueError: the clip has no masks, or they do not fit its video.
+    """
+    scores, dtype = _scores(clip), clip.video.dtype
     if config.trimap is None:
-        mask, known = scores > config.mask_threshold, None
-    else:
-        mask = scores > config.trimap.high
-        known = mask | (scores < config.trimap.low)
-    dtype = clip.video.dtype
-    return Target(at(clip.video, frame), mask.to(dtype), None if known is None else known.to(dtype))
+        return (scores > config.mask_threshold).to(dtype), None
+    mask = scores > config.trimap.high
+    return mask.to(dtype), (mask | (scores < config.trimap.low)).to(dtype)
 
 
 def at(video: Float[Tensor, "b c t h w"], frame: Frame) -> Float[Tensor, "b c h w"]:

@@ -1,0 +1,160 @@
+"""FBM against its critics under the trainer: every ZeRO stage is plain torch with two micro-batches, and a run goes on bit for bit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from fbm_dist.clip import Clip
+from fbm_dist.objectives.fbm.config import FBMConfig
+from fbm_dist.objectives.objective import Objective
+from fbm_dist.run import pretrain
+from fbm_dist.schema import Run
+from fbm_dist.training.distributed import start
+from fbm_dist.training.engines.engine import build_engine
+from fbm_dist.training.engines.turn import turn
+from fbm_dist.training.monitoring.metrics import read_lines
+from fbm_dist.training.optimization.optimizers import build_optimizer, settings
+from tests.datasets import write_dataset
+from tests.distributed import run_ranks
+from tests.runs import make_run
+
+GAME: dict[str, Any] = {
+    "family": "fbm",
+    "size": 64,
+    "width": 0.05,
+    "trimap": {"low": 0.4, "high": 0.7},
+    "random_frame": "kernels",
+    "kernel_decoder": "factorised",
+    "kernel_rank": 2,
+    "scene_share": 0.5,
+    "scene_critic": {"weight": 1.0, "pairs": "transplanted", "hidden": 16},
+    "frame_critic": {"weight": 0.1},
+}
+RANKS, MICRO = 2, 2
+PLAYERS = ("critic", "model")
+Weights = dict[str, dict[str, torch.Tensor]]  # by player
+
+
+def build() -> Objective:
+    torch.manual_seed(0)
+    return FBMConfig.model_validate(GAME).build()
+
+
+def loss_of(call: Callable[[Clip], Any], clip: Clip, seed: int) -> Any:
+    """The frames that are drawn are those of the clip's own seed: a rank's, whoever computes it."""
+    torch.manual_seed(seed)
+    return call(clip)
+
+
+def by_engines(rank: int, runs: list[Run], seen: list[list[Clip]]) -> list[Weights]:
+    """One step of both players by every engine, from the same weights; what each leaves."""
+    found = []
+    for run in runs:
+        objective, world = build().train(), start(run.training)
+        engines = {player: build_engine(run, objective, player, world) for player in PLAYERS}
+        for player, engine in engines.items():
+            with turn(objective, player):
+                for number, clip in enumerate(seen[rank]):
+                    engine.backward(loss_of(engine.forward, clip, seed=10 * rank + number)[0])
+            engine.step(settings(run, player).optimizer.lr)
+        found.append({player: engine.weights() for player, engine in engines.items()})
+    return found
+
+
+def alone(run: Run, seen: list[list[Clip]]) -> Objective:
+    """The same step in one process without engines. Each rank has its own buffers: BatchNorm statistics and singular vectors."""
+    objective = build().train()
+    optimizers = {player: build_optimizer(settings(run, player).optimizer, objective, player) for player in PLAYERS}
+    buffers = [{name: b.clone() for name, b in objective.named_buffers()} for _ in range(RANKS)]
+    for player, optimizer in optimizers.items():
+        with turn(objective, player):
+            for rank, clips in enumerate(seen):
+                for name, buffer in objective.named_buffers():
+                    buffer.copy_(buffers[rank][name])
+                for number, clip in enumerate(clips):
+                    loss = loss_of(lambda c: objective(player, c), clip, seed=10 * rank + number)  # noqa: B023
+                    (loss.total / (RANKS * MICRO)).backward()
+                buffers[rank] = {name: b.clone() for name, b in objective.named_buffers()}
+        optimizer.step()
+        optimizer.zero_grad()
+    return objective
+
+
+@pytest.mark.distributed
+def test_every_zero_stage_equals_plain_torch_with_two_players_and_micro_batches(make_clip: Any, tmp_path: Path) -> None:
+    engines = [{"engine": "torch"}, *({"engine": "deepspeed", "zero_stage": stage} for stage in range(4))]
+    sections = {
+        "optimizer": {"kind": "sgd", "lr": 0.05, "weight_decay": 0.01},
+        "players": {"critic": {"optimizer": {"kind": "sgd", "lr": 0.2}}},
+        "objective": GAME,
+    }
+    runs = [
+        make_run(tmp_path, training={**engine, "global_batch": 12, "micro_batch": 3}, **sections) for engine in engines
+    ]
+    seen = [[make_clip(3, seed=MICRO * rank + number) for number in range(MICRO)] for rank in range(RANKS)]
+    expected, untrained = alone(runs[0], seen), dict(build().named_parameters())
+    for found in (weights for rank in run_ranks(RANKS, by_engines, runs, seen, timeout=300.0) for weights in rank):
+        for name, value in expected.named_parameters():
+            player, own = name.split(".", 1)
+            assert not torch.equal(value, untrained[name]), name
+            torch.testing.assert_close(
+                found[player][own], value, rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}"
+            )
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_dataset(tmp_path_factory.mktemp("data"), clips=8)
+
+
+def game_run(folder: Path, data: Path, steps: int, micro: int) -> Run:
+    """One process; the critic has an optimizer of its own; everything that draws or remembers is on."""
+    return make_run(
+        folder,
+        objective=GAME,
+        data={"path": str(data), "clip": {"size": 64, "mirror": 0.5, "reverse": 0.5}},
+        players={"critic": {"optimizer": {"lr": 2e-3, "betas": [0.5, 0.999]}}},
+        training={
+            "engine": "torch",
+            "steps": steps,
+            "global_batch": 4,
+            "micro_batch": micro,
+            "checkpoint_every": 1,
+            "picture_every": steps,
+            "preflight": "off",
+            "ema_decay": 0.9,
+        },
+    )
+
+
+def test_a_game_goes_on_bit_for_bit(data: Path, tmp_path: Path) -> None:
+    """Two steps, and one that goes on to two: weights, both players' curves, and the critic that is in the checkpoint alone."""
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    pretrain(game_run(whole, data, steps=2, micro=2))
+    pretrain(game_run(broken, data, steps=1, micro=2))
+    pretrain(game_run(broken, data, steps=2, micro=2))
+    for name in ("encoder/encoder.safetensors", "checkpoints/step-00000002/objective.safetensors"):
+        kept, resumed = (load_file(folder / name) for folder in (whole, broken))
+        assert kept.keys() == resumed.keys()
+        assert all(torch.equal(value, resumed[key]) for key, value in kept.items()), name
+    assert any(key.startswith("critic.scene.") for key in kept)
+    assert any(key.startswith("critic.frames.") for key in kept)
+    names = ("critic/scene_critic", "critic/frame_critic", "model/rec_random_foreground", "model/scene_confusion")
+    curves = [[[line[n] for n in names] for line in read_lines(folder / "metrics.jsonl")] for folder in (whole, broken)]
+    assert len(curves[0]) == 2
+    assert curves[0] == curves[1]
+    assert (whole / "pictures/frames-00000002.png").is_file()
+
+
+def test_the_kept_encoder_is_that_of_the_plain_family(data: Path, tmp_path: Path) -> None:
+    pretrain(game_run(tmp_path, data, steps=1, micro=4))
+    kept = load_file(tmp_path / "encoder/encoder.safetensors")
+    plain = FBMConfig(size=64, width=0.05).build_encoder()
+    plain.load_state_dict(kept)
+    assert set(plain.state_dict()) == set(kept)
