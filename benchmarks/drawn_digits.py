@@ -1,6 +1,6 @@
 """Pretrains on Moving MNIST that is drawn as it is needed: no films, no decoding, every clip another pair of digits (as the authors do).
 
-    python benchmarks/drawn_digits.py CONFIG --train MNIST.npz run.folder=DIR [a.b=c ...]
+    python benchmarks/drawn_digits.py CONFIG --train MNIST.npz [--digits 1] run.folder=DIR [a.b=c ...]
 
 The run is that of launch/pretrain.py but for its data and its registration; benchmarks/moving_mnist.py measures what it leaves.
 Ends with one line of JSON.
@@ -37,7 +37,7 @@ class Drawn:
     """An endless stream of clips, each a function of its position; film p is all of clip p."""
 
     num_clips = 60_000  # an epoch, so to say
-    decoder = "drawn"
+    decoder, digest = "drawn", "moving_mnist"
     undecodable = 0
 
     def __init__(self, data: Data, *, settings: MovingMnist, consumed: int, **arguments: Any) -> None:
@@ -52,7 +52,7 @@ class Drawn:
             epoch=consumed // self.num_clips,
             consumed=consumed,
             seed=self.arguments["seed"],
-            dataset_digest="moving_mnist",
+            dataset_digest=self.digest,
             global_batch=self.arguments["global_batch"],
             decoder=self.decoder,
         )
@@ -95,13 +95,21 @@ def main() -> None:
     parser.add_argument("config", type=Path)
     parser.add_argument("overrides", nargs="*", metavar="a.b=c")
     parser.add_argument("--train", type=Path, required=True)
+    parser.add_argument("--digits", type=int, default=2)
     given = parser.parse_intermixed_args()
     run = load(
         Run, given.config, ["data.path=drawn", "tracking.mlflow=false", "training.engine=torch", *given.overrides]
     )
     run.objective.check_clip(run.data.clip)
     settings = MovingMnist.model_validate(
-        {"kind": "moving_mnist", "output": Path("unused"), "train": given.train, "seed": run.run.seed, "split": Split(test=0)}
+        {
+            "kind": "moving_mnist",
+            "output": Path("unused"),
+            "train": given.train,
+            "seed": run.run.seed,
+            "digits": given.digits,
+            "split": Split(test=0),
+        }
     )
     run.run.folder.mkdir(parents=True, exist_ok=True)
     (run.run.folder / "config.yaml").write_text(run.model_dump_json(indent=1))

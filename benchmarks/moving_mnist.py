@@ -6,6 +6,8 @@
               places. `error`: mean squared error in [0, 1] of the swapped frame, beside those of who gives the content's frame, the pose's
               frame, or black. `digits`: share of digits that 3 nearest neighbours (cosine, 10,000 training digits) name rightly in the
               colour and at the place where they should be, beside the same for the true frame.
+    probe     linear (ridge) probes of a frame's content and pose, fitted on half of other films, tested on the rest: share of digits
+              named rightly (chance 0.1), and share of the variance of their places explained (R^2; a code that knows nothing: 0).
     rollout   PSNR against the truth, and sharpness: mean gradient energy, divided by that of the true frames, at several distances into
               the future, beside a copy of the last frame seen. With one sharpness for the frame seen, as the decoder makes it.
 
@@ -123,6 +125,34 @@ def swap(
     }
 
 
+def probe(objective: DrNet, settings: MovingMnist, count: int) -> dict[str, dict[str, float]]:
+    """What content and pose of one frame say of digits and of places; held-out digits."""
+    video, casts, places = films(settings, count, 1)
+    assert settings.test is not None
+    classes = np.stack([read(settings.test)[1][c.number] for c in casts])
+    wanted = np.concatenate([np.eye(10)[classes].reshape(count, -1), places[:, 0].reshape(count, -1)], axis=1)
+    with torch.no_grad():
+        frames = video[:, :, 0].split(100)
+        codes = {
+            "content": torch.cat([objective.model.encoder.still(f).content for f in frames]),
+            "pose": torch.cat([objective.model.encoder.moving(f) for f in frames]),
+        }
+    found, half = {}, count // 2
+    for name, code in codes.items():
+        x = code.double().numpy()
+        x = (x - x[:half].mean(axis=0)) / (x[:half].std(axis=0) + 1e-6)
+        x = np.concatenate([x, np.ones((count, 1))], axis=1)
+        weights = np.linalg.solve(x[:half].T @ x[:half] + np.eye(x.shape[1]), x[:half].T @ wanted[:half])
+        said, true = x[half:] @ weights, wanted[half:]
+        digits = said[:, : 10 * settings.digits].reshape(count - half, settings.digits, 10).argmax(axis=2)
+        where, there = said[:, 10 * settings.digits :], true[:, 10 * settings.digits :]
+        found[name] = {
+            "digits": float((digits == classes[half:]).mean()),
+            "places": float(1 - ((where - there) ** 2).mean() / there.var(axis=0).mean()),
+        }
+    return found
+
+
 def right(frames: Tensor, where: list[np.ndarray], classes: list[np.ndarray], neighbours: Neighbours) -> float:
     """The share of digits that are named rightly in their colour and at their place."""
     cut, wanted = [], []
@@ -173,17 +203,23 @@ def main() -> None:
     parser.add_argument("--prediction", type=Path, nargs="*", default=[])
     parser.add_argument("--train", type=Path, required=True)
     parser.add_argument("--test", type=Path, required=True)
+    parser.add_argument("--digits", type=int, default=2)
     parser.add_argument("--pairs", type=int, default=200)
+    parser.add_argument("--probed", type=int, default=2000)
     parser.add_argument("--films", type=int, default=16)
     parser.add_argument("--pictures", type=Path)
     given = parser.parse_args()
     if given.pictures:
         given.pictures.mkdir(parents=True, exist_ok=True)
-    settings = MovingMnist(kind="moving_mnist", output=Path("unused"), train=given.train, test=given.test, seed=1)
+    settings = MovingMnist(
+        kind="moving_mnist", output=Path("unused"), train=given.train, test=given.test, seed=1, digits=given.digits
+    )
     found: dict[str, Any] = {}
     neighbours = Neighbours(given.train)
     for run in given.drnet:
-        found[run.name] = swap(objective_of(run), settings, given.pairs, neighbours, given.pictures)
+        objective = objective_of(run)
+        found[run.name] = swap(objective, settings, given.pairs, neighbours, given.pictures)
+        found[run.name]["probe"] = probe(objective, settings, given.probed)
     for run in given.prediction:
         objective = objective_of(run)
         found[run.name] = rollout(objective, settings, given.films, objective.config.n_past, given.pictures, run.name)

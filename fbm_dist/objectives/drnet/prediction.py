@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
@@ -110,7 +112,7 @@ class DrNetPrediction(Objective):
         self.model = trunk_network(config.trunk)
         self.predictor = PosePredictor(config)
         self.model.requires_grad_(False)
-        self._trained = False  # the trunk, as far as we know
+        self._fresh = _sums(self.model)  # until the trunk is known to hold other weights
         self.train()
 
     def train(self, mode: bool = True) -> DrNetPrediction:
@@ -184,12 +186,26 @@ class DrNetPrediction(Objective):
         return 0.0 if parameter.ndim <= 1 or not parameter.requires_grad else 1.0
 
     def _check_trunk(self) -> None:
-        """Fresh weights would be frozen as they are, and the loss would fall all the same: it says nothing of frames."""
-        if not self._trained:
-            counters = [b for name, b in self.model.named_buffers() if name.endswith("num_batches_tracked")]
-            if not any(bool(counter) for counter in counters):
-                raise ValueError(
-                    "the frozen DrNet has never been trained: give init_from, the folder of a run of the family "
-                    f"{self.config.trunk.family!r} with the settings of objective.trunk"
-                )
-            self._trained = True
+        """All kernels have come from somewhere. Fresh ones would stay as they are, and the loss would fall: it says nothing of frames."""
+        if not self._fresh:
+            return
+        now = _sums(self.model)
+        left = [n for n, value in self._fresh.items() if math.isclose(now.get(n, value), value, rel_tol=1e-9)]
+        # ZeRO-3 has shared the kernels out by now; then statistics, which it leaves whole, must do.
+        counters = [buffer for name, buffer in self.model.named_buffers() if name.endswith("num_batches_tracked")]
+        if left and (now or not any(bool(counter) for counter in counters)):
+            raise ValueError(
+                f"the frozen DrNet has never been trained: {len(left)} of its {len(self._fresh)} kernels are as they were drawn, "
+                f"e.g. {left[0]!r}; give init_from, the folder of a run of the family {self.config.trunk.family!r} that has the "
+                "settings of objective.trunk"
+            )
+        self._fresh = {}
+
+
+def _sums(module: nn.Module) -> dict[str, float]:
+    """One number for each kernel that is here as a whole."""
+    return {
+        name: float(p.detach().double().sum())
+        for name, p in module.named_parameters()
+        if p.ndim > 1 and p.numel() and not p.is_meta
+    }

@@ -28,9 +28,11 @@ def build(seed: int = 0, *, trained: bool = True, **settings: Any) -> DrNetPredi
 
 
 def has_trained(objective: DrNetPrediction) -> None:
-    """Statistics as a run leaves them; without some a frame that a running mean of 0 does not fit is all that codes show."""
+    """Other kernels than were drawn, and statistics of frames: as a run leaves them."""
     objective.model.train()
     with torch.no_grad():
+        for parameter in objective.model.parameters():
+            parameter.mul_(1.01)
         for _ in range(20):
             frames = torch.rand(8, 3, 64, 64) * 2 - 1
             objective.model.decode(objective.model.encoder.still(frames), objective.model.encoder.moving(frames))
@@ -186,9 +188,22 @@ def test_bf16_keeps_the_loss_in_fp32(make_clip: Any) -> None:
 
 
 def test_a_trunk_that_was_never_trained_is_refused(make_clip: Any) -> None:
-    """Its codes are as predictable as any, and worth nothing."""
-    with pytest.raises(ValueError, match=r"never been trained: give init_from, .*family 'drnet'"):
-        build(trained=False)("model", make_clip(2, frames=7))
+    """Its codes are as predictable as any, and worth nothing. So is one that a run of other settings has filled in part."""
+    clip = make_clip(2, frames=7)
+    with pytest.raises(
+        ValueError, match=r"never been trained: \d+ of its \d+ kernels .*give init_from, .*family 'drnet'"
+    ):
+        build(trained=False)("model", clip)
+    objective = build(trained=False)
+    kept = objective.model.decoder.ups[0][0].weight.clone()
+    has_trained(objective)
+    with torch.no_grad():
+        objective.model.decoder.ups[0][0].weight.copy_(kept)
+    with pytest.raises(
+        ValueError, match=r"1 of its 15 kernels are as they were drawn, e\.g\. 'decoder\.ups\.0\.0\.weight'"
+    ):
+        objective("model", clip)
+    build()("model", clip)
 
 
 def test_what_does_not_fit_is_refused(make_clip: Any) -> None:
