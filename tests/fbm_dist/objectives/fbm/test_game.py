@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -36,6 +38,7 @@ GAME: dict[str, Any] = {
     "scene_critic": {"weight": 1.0, "pairs": "transplanted", "hidden": 16},
     "frame_critic": {"weight": 0.1},
 }
+GOLDEN = Path(__file__).parents[3] / "golden" / "fbm_game_loss.json"
 RANKS, MICRO = 2, 2
 PLAYERS = ("critic", "model")
 Weights = dict[str, dict[str, torch.Tensor]]  # by player
@@ -106,6 +109,35 @@ def test_every_zero_stage_equals_plain_torch_with_two_players_and_micro_batches(
             torch.testing.assert_close(
                 found[player][own], value, rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}"
             )
+
+
+def test_the_curves_of_both_players_are_the_stored_ones(make_clip: Any) -> None:
+    """Three steps at a fixed seed, but for the accuracy, which jumps.
+
+    REGENERATE_GOLDEN=1 pytest tests/fbm_dist/objectives/fbm/test_game.py writes them anew.
+    """
+    objective = build().train()
+    optimizers = {player: torch.optim.Adam(getattr(objective, player).parameters(), lr=1e-4) for player in PLAYERS}
+    steps = []
+    for step in range(3):
+        figures = {}
+        for player, optimizer in optimizers.items():
+            with turn(objective, player):
+                loss = objective(player, make_clip(4, seed=step))
+                loss.total.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            terms = {"total": loss.total, **loss.terms}
+            figures |= {f"{player}/{name}": term.item() for name, term in terms.items() if name != "scene_accuracy"}
+        steps.append(figures)
+    if os.environ.get("REGENERATE_GOLDEN"):
+        made_by = "REGENERATE_GOLDEN=1 pytest tests/fbm_dist/objectives/fbm/test_game.py"
+        GOLDEN.write_text(json.dumps({"made_by": made_by, "objective": GAME, "steps": steps}, indent=1) + "\n")
+    golden = json.loads(GOLDEN.read_text())
+    assert golden["objective"] == GAME
+    assert len(golden["steps"]) == len(steps)
+    for now, stored in zip(steps, golden["steps"], strict=True):
+        assert now == pytest.approx(stored, rel=2e-3, abs=2e-4)
 
 
 @pytest.fixture(scope="module")
