@@ -75,7 +75,9 @@ class Neighbours:
     """Names a digit by its 3 nearest neighbours among training digits."""
 
     def __init__(self, file: Path) -> None:
-        x, self.y = (part[:KNOWN] for part in read(file))
+        x, y = read(file)
+        step = max(1, len(x) // KNOWN)  # the file may be sorted by class
+        x, self.y = x[::step], y[::step]
         self.known = self._unit(np.stack([enlarged(image) for image in x]))
 
     def name(self, digits: np.ndarray) -> np.ndarray:

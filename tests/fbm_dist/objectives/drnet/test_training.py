@@ -121,10 +121,7 @@ def test_every_zero_stage_equals_plain_torch(family: str, micro_batches: int, ma
             assert weights.keys() == before.keys()
             for name, value in expected.named_parameters():
                 assert torch.equal(value, before[name]) is (name in frozen), name
-                where = f"{kind}, {name}"
-                torch.testing.assert_close(
-                    weights[name], value, rtol=1e-5, atol=1e-5, msg=lambda t, w=where: f"{w}: {t}"
-                )
+                assert torch.allclose(weights[name], value, rtol=1e-5, atol=1e-5), f"{kind}, {name}"
 
 
 @pytest.fixture(scope="module")
