@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -208,7 +209,7 @@ def test_repair_makes_clips_again_with_the_same_network_alone(
     whole = files(root)
     row = next(row for row in read_manifest(root).to_pylist() if row["num_frames"] > 1)
     destroy(root, row["key"], "mask.png")
-    given = {"path": str(root), "input": str(films), "workers": 1}
+    given: dict[str, Any] = {"path": str(root), "input": str(films), "workers": 1}
     with pytest.raises(ValueError, match=r"a network made its masks \(sha256 .*give its file, network=NAME.pt2"):
         repair(Repair(**given))
     with pytest.raises(ValueError, match="another segmenter makes another data set"):

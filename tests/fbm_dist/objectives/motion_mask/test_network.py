@@ -87,7 +87,9 @@ def test_frames_are_normalised_as_imagenets() -> None:
     expected = [(0 - 0.485) / 0.229, (1 - 0.456) / 0.224, (0.5 - 0.406) / 0.225]
     np.testing.assert_allclose(seen[0].amax((0, 2, 3)), expected, rtol=1e-5)
     np.testing.assert_allclose(seen[0].amin((0, 2, 3)), expected, rtol=1e-5)
-    assert not {"encoder.mean", "encoder.deviation"} & dict(network.named_parameters()).keys(), "constants are not learnt"
+    assert not {"encoder.mean", "encoder.deviation"} & dict(network.named_parameters()).keys(), (
+        "constants are not learnt"
+    )
 
 
 def test_local_responses_are_normalised_by_hand() -> None:
@@ -144,5 +146,6 @@ def test_dropout_is_drawn_in_training_alone() -> None:
 
 @pytest.mark.parametrize("shape", [(1, 3, 99, 99), (1, 1, 67, 67), (3, 67, 67)])
 def test_frames_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
+    unchecked: Any = getattr(FrameEncoder.layers, "__wrapped__", FrameEncoder.layers)
     with pytest.raises(ValueError, match=r"takes frames of \(n, 3, 67, 67\), got .*set data\.clip\.size=67"):
-        FrameEncoder.layers.__wrapped__(build().encoder, torch.zeros(shape))  # past jaxtyping, which tests check
+        unchecked(build().encoder, torch.zeros(shape))  # past jaxtyping, which tests check
