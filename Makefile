@@ -22,7 +22,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-demo: $(INSTALLED)  ## the whole story on synthetic video, 8 minutes on 2 cores: films to a registered encoder
+demo: $(INSTALLED)  ## the whole story on synthetic video, about 10 minutes on 2 cores: films to a registered encoder
 	PATH="$$PWD/$(BIN):$$PATH" bash launch/demo.sh
 
 test: $(INSTALLED)  ## all tests
