@@ -86,7 +86,11 @@ def violations(name: str, imported: set[str]) -> list[str]:
             if not config_union and not (name == "fbm_dist.schema" and ".config." in other):
                 found.append(f"{name} imports {other}, which stands downstream of it")
         rooms = [n.split(".")[2] for n in (name, other) if within(n, "fbm_dist.objectives") and n.count(".") >= 2]
-        if len(rooms) == 2 and len(name.split(".")) > 3 and rooms[1] not in (rooms[0], "objective", "family", "families"):
+        if (
+            len(rooms) == 2
+            and len(name.split(".")) > 3
+            and rooms[1] not in (rooms[0], "objective", "family", "families")
+        ):
             found.append(f"{name} imports {other}: the rooms of the families do not know each other")
         if within(name, "fbm_dist.training") and within(other, "fbm_dist.objectives"):
             if not within(other, "fbm_dist.objectives.objective"):

@@ -57,7 +57,9 @@ def bars(axes: Axes, table: Table) -> None:
     if table.scale == 100:
         axes.set_ylim(0, 1)
     axes.set_ylabel(table.corner.removesuffix(", %"))
-    axes.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=4)  # below: many bars fill the plot
+    axes.legend(
+        fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=4
+    )  # below: many bars fill the plot
 
 
 def curves(axes: Axes, by_name: Mapping[str, Sequence[Curve]], x: str, y: str) -> None:
