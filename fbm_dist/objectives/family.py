@@ -42,15 +42,21 @@ class Family(Config):
         Raises:
             ValueError: naming the keys that disagree.
         """
-        negative = " (with the negative)" if clip.negative else ""
-        for key, given, note, wanted in (
-            ("frames", clip.length, negative, self.frames),
-            ("size", clip.size, "", self.size),
-        ):
-            if given != wanted:
-                raise ValueError(
-                    f"data.clip.{key} is {given}{note}, but the objective's {key} is {wanted}; make them equal"
-                )
+        if clip.length != self.frames:
+            negative = " (with the negative)" if clip.negative else ""
+            raise ValueError(
+                f"data.clip.frames is {clip.length}{negative}, but the objective's frames is {self.frames}; make them equal"
+            )
+        self.check_size(clip)
+
+    def check_size(self, clip: ClipSpec) -> None:
+        """Whether frames have the encoder's size.
+
+        Raises:
+            ValueError: naming both keys.
+        """
+        if clip.size != self.size:
+            raise ValueError(f"data.clip.size is {clip.size}, but the objective's size is {self.size}; make them equal")
 
     def check_masks(self, clip: ClipSpec) -> None:
         """Whether masks are there, where the loss needs them.

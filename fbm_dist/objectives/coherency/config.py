@@ -145,8 +145,7 @@ class CoherencyConfig(Family):
             raise ValueError(f"data.clip.negative is {str(clip.negative).lower()}, but {told}; set {wanted}")
         if clip.reverse and count > 2:
             raise ValueError(f"data.clip.reverse is {clip.reverse}, but {told}, in this order; set data.clip.reverse=0")
-        if clip.size != self.size:
-            raise ValueError(f"data.clip.size is {clip.size}, but the objective's size is {self.size}; make them equal")
+        self.check_size(clip)
 
     def build(self) -> Coherency:
         """The objective with freshly initialised weights."""

@@ -45,8 +45,7 @@ class Networks(Family):
                 f"data.clip has {found}, but {self.family} learns from {TUPLE} random frames of each clip; set "
                 f"data.clip.frames={TUPLE} and data.clip.within=20 (how far apart they may be), and nothing else"
             )
-        if clip.size != self.size:
-            raise ValueError(f"data.clip.size is {clip.size}, but the objective's size is {self.size}; make them equal")
+        self.check_size(clip)
 
 
 class DrNetConfig(Networks):

@@ -11,10 +11,9 @@ from torch import Tensor
 from fbm_dist.clip import Clip
 from fbm_dist.layers.strangers import other_film
 from fbm_dist.objectives.fbm.config import FBMConfig
+from fbm_dist.objectives.fbm.critics import TINY
 from fbm_dist.objectives.fbm.encoder import Bottleneck
 from fbm_dist.objectives.fbm.frames import parted
-
-TINY = 1e-4  # of a variance: a channel that says nothing is no reason to divide by nothing
 
 
 class Transplanted(NamedTuple):

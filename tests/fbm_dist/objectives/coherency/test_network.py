@@ -112,7 +112,10 @@ def test_any_width_divides_into_groups(network: Name, width: float) -> None:
     size = max(64, smallest(network))
     encoder = on_meta(network=network, size=size, width=width)
     with torch.device("meta"):
-        encoder(torch.empty(1, 3, 2, size, size))
+        found = encoder(torch.empty(1, 3, 2, size, size))
+    assert {name: vector.shape for name, vector in found.items() if name.endswith("_pre")} == {
+        f"{name}_pre": (1, linear.out_features) for name, linear in encoder.linear.items()
+    }
 
 
 def test_the_authors_initial_values() -> None:
