@@ -29,14 +29,12 @@ LENT = "segmenter.pt2"  # in the staging folder, for workers on other machines
 
 
 def with_segmenter(settings: Prepare) -> Prepare:
-    """The settings with the digest of their segmenter's file, which is opened to see whether it is one; others stay as they are.
+    """The settings, whose masks are a network's, with the digest of its file, which is opened to see whether it is one.
 
     Raises:
         ValueError: it is not there, keeps the contract in no way, or is another file than `masks.network_sha256`.
     """
     masks = settings.masks
-    if masks.kind != "network":
-        return settings
     assert masks.network is not None, "the schema says so"
     there = place(masks.network)
     content = content_of(there)
@@ -52,9 +50,7 @@ def with_segmenter(settings: Prepare) -> Prepare:
 
 
 def lent(settings: Prepare, folder: Place) -> Prepare:
-    """The settings with a copy of the segmenter in `folder`, which all machines of a cluster see."""
-    if settings.masks.kind != "network":
-        return settings
+    """The settings, whose masks are a network's, with a copy of its file in `folder`, which all machines of a cluster see."""
     assert settings.masks.network is not None, "the schema says so"
     write_atomic(folder / LENT, read_bytes(place(settings.masks.network)), durable=False)
     return settings.model_copy(update={"masks": settings.masks.model_copy(update={"network": str(folder / LENT)})})
