@@ -1,8 +1,10 @@
 """Settings of all tests, and which of them may run beside each other (`make test` runs several at a time)."""
 
+import os
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import settings
 
 settings.register_profile("timeless", deadline=None)  # how long an example takes says how busy the machine is
@@ -11,6 +13,16 @@ settings.load_profile("timeless")
 TESTS = Path(__file__).parent
 # These start launchers, ssh servers, Slurm or Ray on ports of this machine: one after the other.
 ALONE = ("clusters", "launch", "data_tools/execution")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let ranks be forked from here whatever ran before: autograd's first backward looks for GPUs once, and starts no threads.
+
+    Without that, `torch.export` in one test, which feigns a GPU, broke every later test of ranks. `-m gpu` keeps the GPUs.
+    """
+    if "gpu" not in config.option.markexpr:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    torch.ones(1, requires_grad=True).backward()
 
 
 @pytest.hookimpl(tryfirst=True)
