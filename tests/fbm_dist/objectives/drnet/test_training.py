@@ -9,7 +9,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from fbm_dist.clip import Clip
 from fbm_dist.objectives.drnet.config import DrNetAutoencoderConfig, DrNetConfig, DrNetPredictionConfig
 from fbm_dist.objectives.families import Pretraining
 from fbm_dist.objectives.objective import Objective
@@ -17,13 +16,9 @@ from fbm_dist.registry import load_encoder
 from fbm_dist.registry.folder import read_description, read_encoder
 from fbm_dist.run import pretrain
 from fbm_dist.schema import Run
-from fbm_dist.training.distributed import start
-from fbm_dist.training.engines.engine import build_engine
-from fbm_dist.training.engines.turn import turn
 from fbm_dist.training.monitoring.metrics import read_lines
-from fbm_dist.training.optimization.optimizers import build_optimizer
 from tests.datasets import write_dataset
-from tests.distributed import run_ranks
+from tests.equality import engines_agree, goes_on
 from tests.runs import make_run
 
 TINY: dict[str, Any] = {"width": 0.05, "content_dim": 8, "pose_dim": 3}
@@ -50,78 +45,21 @@ def build(family: str) -> Objective:
     return objective
 
 
-def shards(make_clip: Any, micro_batches: int) -> list[list[list[Clip]]]:
-    """Of each step, what each rank sees: one or two micro-batches of two clips."""
-    return [
-        [
-            [make_clip(2, seed=100 * step + 10 * rank + m, frames=4) for m in range(micro_batches)]
-            for rank in range(RANKS)
-        ]
-        for step in range(STEPS)
-    ]
-
-
-def by_engines(rank: int, runs: list[Run], family: str, steps: list[list[list[Clip]]]) -> list[Weights]:
-    """The same game by every engine, from the same weights; what each leaves."""
-    found = []
-    for run in runs:
-        objective, world = build(family), start(run.training)
-        engines = {player: build_engine(run, objective, player, world) for player in objective.players}
-        for step in steps:
-            for player, engine in engines.items():
-                with turn(objective, player):
-                    for clip in step[rank]:
-                        engine.backward(engine.forward(clip)[0])
-                engine.step(run.optimizer.lr)
-        alone = len(engines) == 1
-        found.append(
-            {
-                name if alone else f"{player}.{name}": value
-                for player, engine in engines.items()
-                for name, value in engine.weights().items()
-            }
-        )
-    return found
-
-
-def reference(run: Run, family: str, steps: list[list[list[Clip]]]) -> Objective:
-    """Plain torch in one process, shard after shard."""
-    objective = build(family)
-    optimizers = {player: build_optimizer(run.optimizer, objective, player) for player in objective.players}
-    for step in steps:
-        clips = [clip for rank in step for clip in rank]
-        for player, optimizer in optimizers.items():
-            objective.zero_grad()
-            with turn(objective, player):
-                for clip in clips:
-                    (objective(player, clip).total / len(clips)).backward()
-            optimizer.step()
-    return objective
-
-
 @pytest.mark.distributed
 @pytest.mark.parametrize("micro_batches", [1, 2])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_zero_stage_equals_plain_torch(family: str, micro_batches: int, make_clip: Any, tmp_path: Path) -> None:
-    """Stages 0 to 3 and the torch engine on two ranks, both players in turn."""
-    kinds: list[dict[str, Any]] = [
-        {"engine": "torch"},
-        *({"engine": "deepspeed", "zero_stage": stage} for stage in range(4)),
+    steps = [
+        [
+            [make_clip(2, seed=100 * step + 10 * rank + m, frames=4) for rank in range(RANKS)]
+            for m in range(micro_batches)
+        ]
+        for step in range(STEPS)
     ]
-    batches = {"global_batch": 4 * micro_batches, "micro_batch": 2}
-    optimizer = {"kind": "sgd", "lr": 0.05, "weight_decay": 0.01}
-    runs = [make_run(tmp_path, training=kind | batches, optimizer=optimizer) for kind in kinds]
-    steps = shards(make_clip, micro_batches)
-    expected, untrained = reference(runs[0], family, steps), build(family)
-    before = dict(untrained.named_parameters())
-    frozen = {name for name, p in before.items() if not p.requires_grad}
+    frozen = {name for name, p in build(family).named_parameters() if not p.requires_grad}
     assert bool(frozen) is (family == "drnet_prediction")
-    for found in run_ranks(RANKS, by_engines, runs, family, steps):
-        for kind, weights in zip(kinds, found, strict=True):
-            assert weights.keys() == before.keys()
-            for name, value in expected.named_parameters():
-                assert torch.equal(value, before[name]) is (name in frozen), name
-                assert torch.allclose(weights[name], value, rtol=1e-5, atol=1e-5), f"{kind}, {name}"
+    optimizer = {"kind": "sgd", "lr": 0.05, "weight_decay": 0.01}
+    engines_agree(tmp_path, lambda: build(family), steps, frozen=frozen, optimizer=optimizer)
 
 
 @pytest.fixture(scope="module")
@@ -157,17 +95,8 @@ def prediction(data: Path, source: Path) -> dict[str, Any]:
 
 
 def test_a_game_goes_on_bit_for_bit(data: Path, tmp_path: Path) -> None:
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    pretrain(run_of(whole, data, steps=2))
-    pretrain(run_of(broken, data, steps=1))
-    pretrain(run_of(broken, data, steps=2))
-    kept, resumed = (load_file(folder / "encoder/encoder.safetensors") for folder in (whole, broken))
-    assert kept.keys() == resumed.keys()
-    assert all(torch.equal(value, resumed[name]) for name, value in kept.items())
     names = ("critic/scene", "critic/accuracy", "model/reconstruction", "model/similarity", "model/adversarial")
-    curves = [[[line[n] for n in names] for line in read_lines(folder / "metrics.jsonl")] for folder in (whole, broken)]
-    assert len(curves[0]) == 2
-    assert curves[0] == curves[1]
+    whole, _ = goes_on(tmp_path, lambda folder, steps: run_of(folder, data, steps), names)
     for picture in ("swap", "reconstruction", "interpolation"):
         assert (whole / f"pictures/{picture}-00000002.png").is_file()
 

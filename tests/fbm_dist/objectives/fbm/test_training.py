@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from fbm_dist.clip import Clip
 from fbm_dist.objectives.families import Pretraining
 from fbm_dist.objectives.fbm.config import AutoencoderConfig, FBMConfig
 from fbm_dist.objectives.objective import Objective
@@ -18,13 +16,8 @@ from fbm_dist.registry import load_encoder
 from fbm_dist.registry.folder import read_description
 from fbm_dist.run import pretrain
 from fbm_dist.schema import Run
-from fbm_dist.training.distributed import start
-from fbm_dist.training.engines.engine import build_engine
-from fbm_dist.training.engines.turn import turn
-from fbm_dist.training.monitoring.metrics import read_lines
-from fbm_dist.training.optimization.optimizers import build_optimizer
 from tests.datasets import write_dataset
-from tests.distributed import run_ranks
+from tests.equality import engines_agree, goes_on
 from tests.runs import make_run
 
 FAMILIES: dict[str, Pretraining] = {
@@ -41,49 +34,17 @@ def build(family: str) -> Objective:
     return FAMILIES[family].build()
 
 
-def clips(make_clip: Callable[..., Clip]) -> list[list[Clip]]:
-    """Of each step, what each rank sees."""
-    return [[make_clip(2, seed=step * RANKS + rank) for rank in range(RANKS)] for step in range(STEPS)]
-
-
-def by_engines(rank: int, runs: list[Run], family: str, seen: list[list[Clip]]) -> list[Weights]:
-    """The same steps by every engine, from the same weights; what each leaves."""
-    found = []
-    for run in runs:
-        objective = build(family)
-        engine = build_engine(run, objective, "model", start(run.training))
-        for step in seen:
-            with turn(objective, "model"):
-                engine.backward(engine.forward(step[rank])[0])
-            engine.step(run.optimizer.lr)
-        found.append(engine.weights())
-    return found
-
-
 @pytest.mark.distributed
+@pytest.mark.parametrize("micro_batches", [1, 2])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_zero_stage_equals_plain_torch(family: str, make_clip: Any, tmp_path: Path) -> None:
-    """Stages 0 to 3 and the torch engine on two ranks, weight decay by parameter included, against both shards in one process."""
-    engines = [{"engine": "torch"}, *({"engine": "deepspeed", "zero_stage": stage} for stage in range(4))]
-    sections = {"optimizer": {"kind": "sgd", "lr": 0.05, "weight_decay": 0.01}}
-    runs = [
-        make_run(tmp_path, training={**engine, "global_batch": 4, "micro_batch": 2}, **sections) for engine in engines
+def test_every_zero_stage_equals_plain_torch(family: str, micro_batches: int, make_clip: Any, tmp_path: Path) -> None:
+    """Weight decay by parameter included."""
+    steps = [
+        [[make_clip(2, seed=100 * step + 10 * m + rank) for rank in range(RANKS)] for m in range(micro_batches)]
+        for step in range(STEPS)
     ]
-    seen = clips(make_clip)
-    expected = build(family)
-    optimizer = build_optimizer(runs[0].optimizer, expected, "model")
-    for step in seen:
-        optimizer.zero_grad()
-        for clip in step:
-            (expected("model", clip).total / RANKS).backward()
-        optimizer.step()
-    untrained = dict(build(family).named_parameters())
-    ranks = run_ranks(RANKS, by_engines, runs, family, seen)
-    for weights in (weights for rank in ranks for weights in rank):
-        assert weights.keys() == untrained.keys()
-        for name, value in expected.named_parameters():
-            assert not torch.equal(value, untrained[name]), name
-            torch.testing.assert_close(weights[name], value, rtol=1e-5, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
+    optimizer = {"kind": "sgd", "lr": 0.05, "weight_decay": 0.01}
+    engines_agree(tmp_path, lambda: build(family), steps, optimizer=optimizer)
 
 
 @pytest.fixture(scope="module")
@@ -111,16 +72,7 @@ def autoencoder_run(folder: Path, data: Path, steps: int, **sections: Any) -> Ru
 
 def test_an_autoencoder_goes_on_bit_for_bit(data: Path, tmp_path: Path) -> None:
     """From shards without masks: two steps, and one that goes on to two."""
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    pretrain(autoencoder_run(whole, data, steps=2))
-    pretrain(autoencoder_run(broken, data, steps=1))
-    pretrain(autoencoder_run(broken, data, steps=2))
-    kept, resumed = (load_file(folder / "encoder/encoder.safetensors") for folder in (whole, broken))
-    assert kept.keys() == resumed.keys()
-    assert all(torch.equal(value, resumed[name]) for name, value in kept.items())
-    curves = [[line["rec_clip"] for line in read_lines(folder / "metrics.jsonl")] for folder in (whole, broken)]
-    assert len(curves[0]) == 2
-    assert curves[0] == curves[1]
+    whole, _ = goes_on(tmp_path, lambda folder, steps: autoencoder_run(folder, data, steps), ["rec_clip"])
     assert (whole / "pictures/reconstruction-00000002.png").is_file()
 
 

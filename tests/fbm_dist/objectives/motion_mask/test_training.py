@@ -18,13 +18,9 @@ from fbm_dist.registry import load_encoder
 from fbm_dist.registry.folder import read_description
 from fbm_dist.run import pretrain
 from fbm_dist.schema import Run
-from fbm_dist.training.distributed import start
-from fbm_dist.training.engines.engine import build_engine
-from fbm_dist.training.engines.turn import turn
 from fbm_dist.training.monitoring.metrics import read_lines
-from fbm_dist.training.optimization.optimizers import build_optimizer
 from tests.datasets import write_dataset
-from tests.distributed import run_ranks
+from tests.equality import engines_agree, goes_on
 from tests.runs import make_run
 
 SIZE = 67
@@ -40,59 +36,27 @@ def build(norm: Any) -> MotionMask:
     return MotionMaskConfig(size=SIZE, width=0.05, norm=norm, dropout=0.0, low_rank=8).build()
 
 
-def by_engines(rank: int, runs: list[Run], norm: str, seen: list[list[list[Clip]]]) -> list[Weights]:
-    """The same steps by every engine, from the same weights; what each leaves."""
-    found = []
-    for run in runs:
-        objective = build(norm)
-        engine = build_engine(run, objective, "model", start(run.training))
-        for step in seen:
-            with turn(objective, "model"):
-                for clip in step[rank]:
-                    engine.backward(engine.forward(clip)[0])
-            engine.step(run.optimizer.lr)
-        found.append(engine.weights())
-    return found
-
-
 @pytest.mark.distributed
 @pytest.mark.parametrize(("norm", "micro_batches"), [("lrn", 1), ("batch", 2)])
 def test_every_zero_stage_equals_plain_torch(
     norm: str, micro_batches: int, make_clip: Callable[..., Clip], tmp_path: Path
 ) -> None:
-    """Stages 0 to 3 and the torch engine on two ranks, against all micro-batches in one process."""
-    engines: list[dict[str, Any]] = [
-        {"engine": "torch"},
-        *({"engine": "deepspeed", "zero_stage": stage} for stage in range(4)),
-    ]
-    sections = {"optimizer": {"kind": "sgd", "lr": 0.002, "momentum": 0.9, "weight_decay": 0.01}}
-    batch: dict[str, Any] = {"global_batch": 2 * RANKS * micro_batches, "micro_batch": 2}
-    runs = [make_run(tmp_path, training={**engine, **batch}, **sections) for engine in engines]
-    seen = [
+    steps = [
         [
-            [make_clip(2, SIZE, 100 * step + 10 * rank + part, frames=1) for part in range(micro_batches)]
-            for rank in range(RANKS)
+            [make_clip(2, SIZE, 100 * step + 10 * rank + part, frames=1) for rank in range(RANKS)]
+            for part in range(micro_batches)
         ]
         for step in range(STEPS)
     ]
-    uncertain = seen[0][0][0].mask  # one rank has no certain pixel in its first micro-batch
+    uncertain = steps[0][0][0].mask  # one rank has no certain pixel in its first micro-batch
     assert uncertain is not None
     uncertain.fill_(0.5)
-    expected = build(norm)
-    optimizer = build_optimizer(runs[0].optimizer, expected, "model")
-    for step in seen:
-        optimizer.zero_grad()
-        for clip in (clip for rank in step for clip in rank):
-            (expected("model", clip).total / (RANKS * micro_batches)).backward()
-        optimizer.step()
-    untrained = dict(build(norm).named_parameters())
-    ranks = run_ranks(RANKS, by_engines, runs, norm, seen)
-    for weights in (weights for rank in ranks for weights in rank):
-        assert weights.keys() == untrained.keys()
-        for name, value in expected.named_parameters():
-            if not (norm == "batch" and name.endswith((".convolution.bias", ".linear.bias", "low_rank.bias"))):
-                assert not torch.equal(value, untrained[name]), name
-            torch.testing.assert_close(weights[name], value, rtol=1e-4, atol=1e-5, msg=f"{name} differs")
+
+    def idle(name: str) -> bool:  # a BatchNorm follows
+        return norm == "batch" and name.endswith((".convolution.bias", ".linear.bias", "low_rank.bias"))
+
+    optimizer = {"kind": "sgd", "lr": 0.002, "momentum": 0.9, "weight_decay": 0.01}
+    engines_agree(tmp_path, lambda: build(norm), steps, idle=idle, rtol=1e-4, optimizer=optimizer)
 
 
 @pytest.fixture(scope="module")
@@ -121,16 +85,7 @@ def run_of(folder: Path, path: Path, steps: int, clip: dict[str, Any] | None = N
 
 def test_a_run_goes_on_bit_for_bit(data: Path, tmp_path: Path) -> None:
     """With dropout and jittered boxes: two steps, and one that goes on to two."""
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    pretrain(run_of(whole, data, steps=2))
-    pretrain(run_of(broken, data, steps=1))
-    pretrain(run_of(broken, data, steps=2))
-    kept, resumed = (load_file(folder / "encoder/encoder.safetensors") for folder in (whole, broken))
-    assert kept.keys() == resumed.keys()
-    assert all(torch.equal(value, resumed[name]) for name, value in kept.items())
-    curves = [[line["logistic"] for line in read_lines(folder / "metrics.jsonl")] for folder in (whole, broken)]
-    assert len(curves[0]) == 2
-    assert curves[0] == curves[1]
+    whole, _ = goes_on(tmp_path, lambda folder, steps: run_of(folder, data, steps), ["logistic"])
     last = list(read_lines(whole / "metrics.jsonl"))[-1]
     assert last["loss"] == pytest.approx(32 * last["logistic"], rel=1e-5)
     assert {"iou", "certain", "positive", "iou_truth"} <= set(last)
