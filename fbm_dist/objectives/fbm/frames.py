@@ -64,7 +64,7 @@ def parted(clip: Clip, config: FBMConfig) -> tuple[Float[Tensor, "b 1 t h w"], F
     Raises:
         ValueError: the clip has no masks, or they do not fit its video.
     """
-    scores, dtype = _scores(clip), clip.video.dtype
+    scores, dtype = clip.scores("FBM"), clip.video.dtype
     if config.trimap is None:
         return (scores > config.mask_threshold).to(dtype), None
     mask = scores > config.trimap.high
@@ -76,14 +76,3 @@ def at(video: Float[Tensor, "b c t h w"], frame: Frame) -> Float[Tensor, "b c h 
     if isinstance(frame, int):
         return video[:, :, frame]
     return video[torch.arange(len(video), device=video.device), :, frame]
-
-
-def _scores(clip: Clip) -> Float[Tensor, "b 1 t h w"]:
-    if clip.mask is None:
-        raise ValueError(
-            "FBM needs masks and the clip has none: set data.clip.mask=true, and prepare the data with masks"
-        )
-    expected = (clip.video.shape[0], 1, *clip.video.shape[2:])
-    if tuple(clip.mask.shape) != expected:
-        raise ValueError(f"masks of {tuple(clip.mask.shape)} do not fit the video; expected {expected}")
-    return clip.mask

@@ -93,15 +93,9 @@ class MotionMask(Objective, Segmenter):
 
     def _scores(self, clip: Clip) -> Float[Tensor, "b 1 m m"]:
         """The soft mask of the frame at the side of the network's mask."""
-        if clip.mask is None:
-            raise ValueError(
-                "the motion-mask network needs masks and the clip has none: set data.clip.mask=true, and prepare the data with masks"
-            )
+        scores = clip.scores("the motion-mask network")
         if clip.video.shape[2] != 1:
             raise ValueError(
                 f"the motion-mask network learns from clips of one frame, got {clip.video.shape[2]}: set data.clip.frames=1"
             )
-        expected = (clip.video.shape[0], 1, *clip.video.shape[2:])
-        if tuple(clip.mask.shape) != expected:
-            raise ValueError(f"masks of {tuple(clip.mask.shape)} do not fit the video; expected {expected}")
-        return reduced(clip.mask[:, :, 0], self.config.mask_side)
+        return reduced(scores[:, :, 0], self.config.mask_side)
