@@ -44,17 +44,17 @@ class Clip:
         }
         return replace(self, labels={k: v.to(device) for k, v in self.labels.items()}, **moved)
 
-    def scores(self, family: str) -> Float[Tensor, "b 1 t h w"]:
-        """The masks, for a loss that cannot do without.
+    def required_mask(self, asker: str) -> Float[Tensor, "b 1 t h w"]:
+        """`mask`, for a loss that cannot do without.
 
         Args:
-            family: who asks, for the error.
+            asker: who cannot do without, for the error.
         Raises:
             ValueError: there are none, or they do not fit the video.
         """
         if self.mask is None:
             raise ValueError(
-                f"{family} needs masks and the clip has none: set data.clip.mask=true, and prepare the data with masks"
+                f"{asker} needs masks and the clip has none: set data.clip.mask=true, and prepare the data with masks"
             )
         expected = (self.video.shape[0], 1, *self.video.shape[2:])
         if tuple(self.mask.shape) != expected:

@@ -64,7 +64,7 @@ def parted(clip: Clip, config: FBMConfig) -> tuple[Float[Tensor, "b 1 t h w"], F
     Raises:
         ValueError: the clip has no masks, or they do not fit its video.
     """
-    scores, dtype = clip.scores("FBM"), clip.video.dtype
+    scores, dtype = clip.required_mask("FBM"), clip.video.dtype
     if config.trimap is None:
         return (scores > config.mask_threshold).to(dtype), None
     mask = scores > config.trimap.high

@@ -93,7 +93,7 @@ class MotionMask(Objective, Segmenter):
 
     def _scores(self, clip: Clip) -> Float[Tensor, "b 1 m m"]:
         """The soft mask of the frame at the side of the network's mask."""
-        scores = clip.scores("the motion-mask network")
+        scores = clip.required_mask("the motion-mask network")
         if clip.video.shape[2] != 1:
             raise ValueError(
                 f"the motion-mask network learns from clips of one frame, got {clip.video.shape[2]}: set data.clip.frames=1"

@@ -156,7 +156,7 @@ def test_the_given_masks_stay_and_clips_do_not_depend_on_their_batch(soft: Tenso
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU, and pytest -m gpu")
 @pytest.mark.parametrize("how", KINDS, ids=lambda how: how.kind)
 def test_a_gpu_gives_the_same_masks_bit_for_bit(soft: Tensor, how: Any) -> None:
     found = degraded(soft.cuda(), how, EVERY_WAY)

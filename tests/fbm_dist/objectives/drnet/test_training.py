@@ -30,7 +30,6 @@ FAMILIES: dict[str, Pretraining] = {
 }
 STEPS = 2
 RANKS = 2
-Weights = dict[str, torch.Tensor]
 CLIP: dict[str, Any] = {"size": 64, "mask": False, "frames": 4, "within": 12}
 
 
@@ -96,7 +95,7 @@ def prediction(data: Path, source: Path) -> dict[str, Any]:
 
 def test_a_game_goes_on_bit_for_bit(data: Path, tmp_path: Path) -> None:
     names = ("critic/scene", "critic/accuracy", "model/reconstruction", "model/similarity", "model/adversarial")
-    whole, _ = goes_on(tmp_path, lambda folder, steps: run_of(folder, data, steps), names)
+    whole = goes_on(tmp_path, lambda folder, steps: run_of(folder, data, steps), names)
     for picture in ("swap", "reconstruction", "interpolation"):
         assert (whole / f"pictures/{picture}-00000002.png").is_file()
 

@@ -26,7 +26,6 @@ FAMILIES: dict[str, Pretraining] = {
 }
 STEPS = 2
 RANKS = 2
-Weights = dict[str, torch.Tensor]
 
 
 def build(family: str) -> Objective:
@@ -72,7 +71,7 @@ def autoencoder_run(folder: Path, data: Path, steps: int, **sections: Any) -> Ru
 
 def test_an_autoencoder_goes_on_bit_for_bit(data: Path, tmp_path: Path) -> None:
     """From shards without masks: two steps, and one that goes on to two."""
-    whole, _ = goes_on(tmp_path, lambda folder, steps: autoencoder_run(folder, data, steps), ["rec_clip"])
+    whole = goes_on(tmp_path, lambda folder, steps: autoencoder_run(folder, data, steps), ["rec_clip"])
     assert (whole / "pictures/reconstruction-00000002.png").is_file()
 
 

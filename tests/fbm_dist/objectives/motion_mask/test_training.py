@@ -27,7 +27,6 @@ SIZE = 67
 OBJECTIVE = {"family": "motion_mask", "size": SIZE, "width": 0.05}
 STEPS = 2
 RANKS = 2
-Weights = dict[str, torch.Tensor]
 
 
 def build(norm: Any) -> MotionMask:
@@ -85,7 +84,7 @@ def run_of(folder: Path, path: Path, steps: int, clip: dict[str, Any] | None = N
 
 def test_a_run_goes_on_bit_for_bit(data: Path, tmp_path: Path) -> None:
     """With dropout and jittered boxes: two steps, and one that goes on to two."""
-    whole, _ = goes_on(tmp_path, lambda folder, steps: run_of(folder, data, steps), ["logistic"])
+    whole = goes_on(tmp_path, lambda folder, steps: run_of(folder, data, steps), ["logistic"])
     last = list(read_lines(whole / "metrics.jsonl"))[-1]
     assert last["loss"] == pytest.approx(32 * last["logistic"], rel=1e-5)
     assert {"iou", "certain", "positive", "iou_truth"} <= set(last)

@@ -50,7 +50,7 @@ def test_a_rank_without_a_figure_takes_no_part_in_it() -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU, and pytest -m gpu")
 def test_figures_of_a_gpu_rank() -> None:
     device = torch.device("cuda", 0)
     metrics = SystemMetrics(device)

@@ -1,0 +1,415 @@
+"""The papers' claims about their model families, asked of this project's code on synthetic films: the product's own commands, CPU-sized.
+
+    python benchmarks/families.py [--folder runs/families] [--parts scene,drnet,discovery,curves,masks] [--jobs 2]
+    python benchmarks/families.py --parts digits --mnist FOLDER
+
+    scene      FBM, and as many more steps with each of its terms against the scene in the motion features, or with none; the autoencoder;
+               random weights: the disentanglement matrix. `motion_background_*`: accuracy of a linear probe of the scene (chance: 0.24).
+    drnet      DrNet with few and with many numbers of pose, with and without its critic's say: accuracy of a linear probe of the scene.
+    discovery  Quadruplet, Siamese, SFA (three training seeds) and random networks: bits of the scene that k-means clusters leave open.
+    curves     the Quadruplet's margin, w (the neighbour's distance) and n (the far frame's).
+    masks      the motion-mask ConvNet, the masks that it learnt from, and one mask for all frames, on held-out films. `mask_*_iou` are of
+               the study of degraded masks: true ones, eroded or dilated. `masks` also has uNLC's.
+    digits     DrNet on Moving MNIST, swaps and rollouts (benchmarks/moving_mnist.py); needs mnist_train.npz and mnist_test.npz.
+
+All but `discovery` is one training seed. Films are made here. A pretraining is one process of one thread, `--jobs` of them beside each
+other, which changes no figure. The same command again goes on: finished films and pretrainings are not made again. Ends with one line
+of JSON; the first keys are null where their part was not asked for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+PARTS = ("scene", "drnet", "discovery", "curves", "masks", "digits")
+FILMS = ("films=48", "seed=0", "shots=6", "motions=[right,left,up,down]")
+# Films, then what `prepare` is told. `short` is the demo's; `long` holds n = 30; `many` shows a network of single frames enough things.
+COLLECTIONS = {
+    "short": ((*FILMS, "frames=[18,22]"), ("configs/prepare/demo.yaml",)),
+    "many": (("films=240", *FILMS[1:], "frames=[18,22]"), ("configs/prepare/demo.yaml", "masks.kind=none")),
+    "long": ((*FILMS, "frames=[36,40]"), ("configs/prepare/demo.yaml", "masks.kind=none")),
+}
+ALONE = ("tracking.mlflow=false", "tracking.register_as=null", "training.engine=torch", "training.preflight=off")
+GROUPS, FACTORS = ("motion", "foreground", "background"), ("motion", "object", "background")
+CRITIC = "players={critic: {optimizer: {lr: 2e-3, betas: [0.5, 0.999], weight_decay: 0}}}"
+LOSSES = {
+    "quadruplet": (),
+    "siamese": ("objective.loss.kind=siamese", "objective.loss.margin=1.0", "data.clip.frames=2"),
+    "sfa": ("objective.loss.kind=sfa", "objective.loss.margin=1.0", "data.clip.negative=false"),
+}
+SEEDS = (0, 1, 2)  # of training
+NEAR, FAR, MARGIN = 1, 20, 0.5  # the paper's
+CURVES = {"w": (1, 2, 5, 10), "n": (10, 15, 20, 25, 30), "margin": (0.25, 0.5, 1.0, 1.5)}
+# Numbers of pose, beta, steps; random weights are those of the first.
+DRNETS = {
+    "drnet-16-with": (16, 1.0, 2000),
+    "drnet-16-without": (16, 0.0, 2000),
+    "drnet-2-with": (2, 0.1, 600),
+    "drnet-2-without": (2, 0.0, 600),
+}
+# True masks eroded or dilated, at random; pixels of the 99x99 crop.
+DEGRADED = ("data.clip.use_truth_as_mask=true", "data.clip.degrade={kind: boundary, kernel: 15}", "training.steps=900")
+LEVELS = tuple(np.linspace(0.1, 0.9, 17).round(2).tolist())
+
+
+Found = dict[str, dict[str, dict[str, tuple[float, float]]]]  # encoder -> table -> column -> mean, spread
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """A run of launch/pretrain.py: the folder's name, its collection, config and overrides."""
+
+    name: str
+    collection: str
+    config: str
+    overrides: tuple[str, ...]
+
+
+class Bench:
+    """Runs the product's commands in a folder, each once."""
+
+    def __init__(self, folder: Path, jobs: int) -> None:
+        self.folder, self.jobs = folder.resolve(), jobs
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def collection(self, name: str) -> Path:
+        """Shards of films that are made where they are not there yet."""
+        shards, films = self.folder / f"{name}-shards", self.folder / f"{name}-films"
+        made, prepared = COLLECTIONS[name]
+        self._once(
+            f"{name}-films", films / "synthesize.json", "-m", "data_tools", "synthesize", f"output={films}", *made
+        )
+        prepare = ("-m", "data_tools", "prepare", *prepared, f"input={films}", f"output={shards}")
+        self._once(f"{name}-shards", shards / "dataset.json", *prepare)
+        return shards
+
+    def pretrain(self, runs: list[Pretraining]) -> list[Path]:
+        """The runs' folders."""
+        shards = {name: self.collection(name) for name in sorted({run.collection for run in runs})}
+
+        def one(run: Pretraining) -> Path:
+            folder = self.folder / run.name
+            own = (f"data.path={shards[run.collection]}", f"run.folder={folder}", *ALONE, *run.overrides)
+            config = f"configs/pretrain/{run.config}.yaml"
+            self._once(run.name, folder / "finished.json", "launch/pretrain.py", config, *own)
+            return folder
+
+        with ThreadPoolExecutor(self.jobs) as pool:
+            return list(pool.map(one, runs))
+
+    def evaluate(self, name: str, config: str, collection: str, runs: list[Path], *overrides: str) -> Found:
+        """Means and spreads of a protocol for `random`, each run by its folder's name, and `chance`."""
+        output = self.folder / f"{name}-results"
+        first, *others = map(str, runs)
+        self._run(
+            output.name,
+            "launch/evaluate.py",
+            f"configs/evaluate/{config}.yaml",
+            f"encoder={first}",
+            f"compare_with=[{','.join(['random', *others])}]",
+            f"data.path={self.collection(collection)}",
+            f"output={output}",
+            "tracking.mlflow=false",
+            *overrides,
+        )
+        results = json.loads((output / "results.json").read_text())
+        names = {subject["name"]: Path(subject["uri"]).name for subject in results["subjects"]}
+        found: Found = {}
+        for table in results["tables"]:
+            for row in table["rows"]:
+                encoder = names.get(row["name"], "chance" if row["kind"] == "chance" else None)
+                if encoder is not None:
+                    cells = {column: (cell["value"]["mean"], cell["spread"]) for column, cell in row["cells"].items()}
+                    found.setdefault(encoder, {})[table["name"]] = cells
+        return found
+
+    def script(self, name: str, *command: str) -> dict[str, Any]:
+        """The last line of another benchmark, which is JSON."""
+        self._once(name, self.folder / f"{name}.finished", *command)
+        found: dict[str, Any] = json.loads((self.folder / f"{name}.out").read_text().splitlines()[-1])
+        return found
+
+    def _once(self, name: str, mark: Path, *command: str) -> None:
+        """Run what has not made its mark yet; what another command made is not taken."""
+        note = self.folder / f"{name}.command"
+        if mark.exists() and note.exists() and note.read_text() != "\n".join(command):
+            sys.exit(f"{mark.parent} was made by another command ({note}); give another --folder, or remove it")
+        if not mark.exists():
+            note.write_text("\n".join(command))
+            self._run(name, *command)
+            mark.touch()
+
+    def _run(self, name: str, *command: str) -> None:
+        """What the command prints is kept in NAME.out and NAME.log."""
+        print(f"{name}: {' '.join(command)}", file=sys.stderr, flush=True)
+        cpu = {"OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1", "DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": ""}
+        log = self.folder / f"{name}.log"
+        with (self.folder / f"{name}.out").open("w") as out, log.open("w") as errors:
+            code = subprocess.run(
+                [sys.executable, *command], cwd=ROOT, env=os.environ | cpu, stdout=out, stderr=errors
+            ).returncode
+        if code:
+            sys.exit(f"{name} ended with {code}; what it said is in {log}")
+
+
+def probed(found: Found, groups: tuple[str, ...], heading: str) -> dict[str, list[list[float]]]:
+    """Print accuracies of the scene's factors; the same as {encoder: rows of groups, columns of FACTORS}."""
+    table = Table(title=f"accuracy in % of linear probes: {heading}")
+    for column in ("features of", "", *FACTORS):
+        table.add_column(column)
+    matrices: dict[str, list[list[float]]] = {}
+    for name, tables in found.items():
+        rows = [[round(tables[f"in_{group}"][factor][0], 4) for factor in FACTORS] for group in groups]
+        for group, row in zip(groups, rows, strict=True):
+            table.add_row(name, group, *(f"{100 * value:.1f}" for value in row))
+        matrices[name] = rows
+    Console().print(table)
+    return matrices
+
+
+def scene(bench: Bench) -> dict[str, Any]:
+    """FBM's matrix, and what its terms, and as many steps without any, do to the scene in its motion features."""
+    batch = ("training.global_batch=8", "training.micro_batch=8", "training.steps=1000")
+    firsts = {
+        "fbm": ("demo", *batch),
+        "autoencoder": ("autoencoder_cpu", "objective.width=0.125", *batch),
+        "fbm-share-from-start": ("fbm_scene_cpu", "optimizer.lr=1e-3", *batch),
+    }
+    first = bench.pretrain([Pretraining(n, "short", config, tuple(more)) for n, (config, *more) in firsts.items()])
+    without = "objective.scene_share=0"
+    terms = {
+        "fbm-longer": (without,),
+        "fbm-coherency": (without, "objective.coherency.weight=1"),
+        "fbm-critic": (without, "objective.scene_critic.weight=1", "objective.scene_critic.pool=true", CRITIC),
+        "fbm-share": (),
+    }
+    going_on = f"init_from={first[0]}"
+    second = bench.pretrain([Pretraining(n, "short", "fbm_scene_cpu", (going_on, *more)) for n, more in terms.items()])
+    found = bench.evaluate("scene", "disentanglement", "short", [*first, *second])
+    matrices = probed(found, GROUPS, "FBM")
+    scene_in_motion = {
+        name: rows[GROUPS.index("motion")][FACTORS.index("background")] for name, rows in matrices.items()
+    }
+    return {
+        "fbm_matrix": matrices["fbm"],
+        "motion_background_plain": scene_in_motion["fbm-longer"],
+        "motion_background_critic": scene_in_motion["fbm-critic"],
+        "motion_background_share": scene_in_motion["fbm-share"],
+        "motion_background_coherency": scene_in_motion["fbm-coherency"],
+        "motion_background_autoencoder": scene_in_motion["autoencoder"],
+        "motion_background_random": scene_in_motion["random"],
+        "matrices": matrices,
+    }
+
+
+def drnet(bench: Bench) -> dict[str, Any]:
+    """How well the scene is read from DrNet's pose, by its size, with and without the critic's say."""
+    clip = ("data.filter={}", "data.clip.within=16", "training.micro_batch=32")
+    runs = bench.pretrain(
+        [
+            Pretraining(
+                name,
+                "short",
+                "drnet_cpu",
+                (*clip, f"objective.pose_dim={pose}", f"objective.beta={beta}", f"training.steps={steps}"),
+            )
+            for name, (pose, beta, steps) in DRNETS.items()
+        ]
+    )
+    parts = "expected={background: content, motion: pose}", "leaks={background: pose}"
+    found = bench.evaluate("drnet", "disentanglement", "short", runs, *parts)
+    matrices = probed(found, ("content", "pose"), "DrNet")
+    scene_in_pose = {name: rows[1][FACTORS.index("background")] for name, rows in matrices.items()}
+    return {
+        "drnet_pose_leak_with": scene_in_pose["drnet-16-with"],
+        "drnet_pose_leak_without": scene_in_pose["drnet-16-without"],
+        "drnet_matrices": matrices,
+    }
+
+
+def _coherency(
+    name: str, loss: str, seed: int, w: int = NEAR, n: int = FAR, margin: float | None = None
+) -> Pretraining:
+    offsets = f"data.clip.offsets=[0,{w}]" if loss == "siamese" else f"data.clip.offsets=[0,{w},{n}]"
+    more = () if margin is None else (f"objective.loss.margin={margin}",)
+    overrides = (*LOSSES[loss], offsets, f"run.seed={seed}", "training.micro_batch=16", *more)
+    return Pretraining(name, "long", "coherency_cpu", overrides)
+
+
+def _entropy(bench: Bench, name: str, runs: list[Path]) -> dict[str, dict[str, tuple[float, float]]]:
+    """{encoder: {feature: bits that clusters leave open of the scene, and their spread over clusterings}}."""
+    found = bench.evaluate(name, "discovery", "long", runs, "label=background", "split=all", "algorithms=[k-means]")
+    return {run: tables["kmeans"] for run, tables in found.items() if "kmeans" in tables}
+
+
+def discovery(bench: Bench) -> dict[str, Any]:
+    """What each loss leaves open of the scene, mean and spread over training seeds."""
+    runs = bench.pretrain([_coherency(f"{loss}-{seed}", loss, seed) for seed in SEEDS for loss in LOSSES])
+    found = _entropy(bench, "discovery", runs)
+    features = ("fc6", "fc6_pre", "fc7", "fc7_pre")
+    title = "conditional entropy of the scene in bits; ±: over training seeds (random: networks and clusterings)"
+    table = Table(title=title)
+    for column in ("", *features):
+        table.add_column(column)
+    means: dict[str, dict[str, float]] = {}
+    for name in ("random", *LOSSES):
+        bits = {
+            f: [found[name][f][0]] if name == "random" else [found[f"{name}-{s}"][f][0] for s in SEEDS]
+            for f in features
+        }
+        means[name] = {f: round(float(np.mean(b)), 4) for f, b in bits.items()}
+        spread = {f: found[name][f][1] if name == "random" else float(np.std(b, ddof=1)) for f, b in bits.items()}
+        table.add_row(name, *(f"{means[name][f]:.2f} ± {spread[f]:.2f}" for f in features))
+    Console().print(table)
+    by_seed = {f"{loss}-{seed}": round(found[f"{loss}-{seed}"]["fc6"][0], 4) for loss in LOSSES for seed in SEEDS}
+    return {"discovery": {name: means[name]["fc6"] for name in means}, "discovery_seeds": by_seed}
+
+
+def curves(bench: Bench) -> dict[str, Any]:
+    """The Quadruplet's three numbers, one at a time; seed 0."""
+    chosen: dict[str, dict[float, str]] = {}
+    runs: dict[str, Pretraining] = {}
+    for key, values in CURVES.items():
+        for value in values:
+            given = {"w": NEAR, "n": FAR, "margin": MARGIN, key: value}
+            same = given == {"w": NEAR, "n": FAR, "margin": MARGIN}
+            name = "quadruplet-0" if same else f"quadruplet-0-{key}-{value}"
+            runs[name] = _coherency(
+                name, "quadruplet", 0, int(given["w"]), int(given["n"]), None if same else given["margin"]
+            )
+            chosen.setdefault(key, {})[value] = name
+    found = _entropy(bench, "curves", bench.pretrain(list(runs.values())))
+    bits = {key: {str(v): round(found[name]["fc6"][0], 4) for v, name in by.items()} for key, by in chosen.items()}
+    for key, by in bits.items():
+        table = Table(title=f"bits of the scene left open by fc6, over {key}")
+        for value in by:
+            table.add_column(value)
+        table.add_row(*(f"{b:.2f}" for b in by.values()))
+        Console().print(table)
+    return {"curves": bits}
+
+
+def masks(bench: Bench) -> dict[str, Any]:
+    """IoU with true masks, of the network and of what it learnt from, on the boxes of films that it has not seen."""
+    runs = bench.pretrain(
+        [
+            Pretraining("masks-unlc", "short", "motion_mask_cpu", ()),
+            Pretraining("masks-boundary", "many", "motion_mask_cpu", DEGRADED),
+        ]
+    )
+    table = Table(title="IoU with true masks in %, films not seen in training")
+    for column in ("learnt from", "the network", "the masks learnt from", "one mask for all frames"):
+        table.add_column(column)
+    found: dict[str, dict[str, float]] = {}
+    for folder in runs:
+        rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        last = next(row for row in reversed(rows) if "validation/iou_truth" in row)
+        found[folder.name] = {
+            "net": round(last["validation/iou_truth"], 4),
+            "input": round(last["validation/iou_truth_of_masks"], 4),
+            "prior": round(prior(folder), 4),
+        }
+        table.add_row(folder.name, *(f"{100 * value:.1f}" for value in found[folder.name].values()))
+    Console().print(table)
+    degraded = found["masks-boundary"]
+    return {"mask_net_iou": degraded["net"], "mask_input_iou": degraded["input"], "masks": found}
+
+
+def prior(folder: Path) -> float:
+    """IoU of one mask for all frames: the mean true mask of the training boxes, cut where it does best on them."""
+    from fbm_dist.config import load
+    from fbm_dist.data.loader import read_once
+    from fbm_dist.objectives.motion_mask.losses import overlap, reduced
+    from fbm_dist.schema import Run
+    from fbm_dist.training.monitoring.validation import training_filter, validation_data
+
+    run = load(Run, folder / "config.yaml")
+    assert run.validation is not None
+
+    def truths(data: Any) -> torch.Tensor:
+        clips = read_once(data, batch=32)
+        boxes = [
+            reduced(clip.truth[:, :, 0], run.objective.mask_side) > 0.5 for clip in clips if clip.truth is not None
+        ]
+        return torch.cat(boxes)
+
+    known, tested = truths(training_filter(run.data, run.validation)), truths(validation_data(run.data, run.validation))
+    mean = known.float().mean(dim=0, keepdim=True)
+    cuts = [float(overlap((mean > level).expand_as(known), known)) for level in LEVELS]
+    best = LEVELS[int(np.argmax(cuts))]
+    return float(overlap((mean > best).expand_as(tested), tested))
+
+
+def digits(bench: Bench, mnist: Path) -> dict[str, Any]:
+    """Two coloured digits: swaps, probes, rollouts over an LSTM."""
+    train, test = mnist / "mnist_train.npz", mnist / "mnist_test.npz"
+    quick = ("training.micro_batch=32", "training.threads=1", "training.picture_every=0", "training.log_every=100")
+    # With the paper's alpha 1 and beta 0.1, content and pose hardly differ from clip to clip after as many clips as a CPU can see.
+    trunk = {"width": 0.25, "content_dim": 128, "alpha": 0.01, "beta": 0.0}
+    networks = {
+        "digits-drnet": (
+            "drnet_cpu",
+            "training.steps=6000",
+            *(f"objective.{key}={value}" for key, value in trunk.items()),
+        ),
+        "digits-lstm": (
+            "drnet_prediction_cpu",
+            *(f"objective.trunk.{key}={value}" for key, value in trunk.items()),
+            f"init_from={bench.folder / 'digits-drnet'}",
+        ),
+    }
+    for name, (config, *more) in networks.items():
+        folder = bench.folder / name
+        command = ("benchmarks/drawn_digits.py", f"configs/pretrain/{config}.yaml", "--train", str(train))
+        bench.script(f"{name}-pretraining", *command, f"run.folder={folder}", *quick, *more)
+    runs = ("--drnet", str(bench.folder / "digits-drnet"), "--prediction", str(bench.folder / "digits-lstm"))
+    pictures = ("--pictures", str(bench.folder / "digits-pictures"))
+    found = bench.script(
+        "digits", "benchmarks/moving_mnist.py", *runs, "--train", str(train), "--test", str(test), *pictures
+    )
+    Console().print_json(data=found)
+    return {"digits": found}
+
+
+def main() -> None:
+    """Run the parts, print their tables, and the figures as one JSON object."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, default=Path("runs/families"))
+    parser.add_argument("--parts", default=",".join(p for p in PARTS if p != "digits"))
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--mnist", type=Path, help="folder with mnist_train.npz and mnist_test.npz")
+    given = parser.parse_args()
+    parts = given.parts.split(",")
+    unknown = sorted(set(parts) - set(PARTS))
+    if unknown:
+        parser.error(f"unknown part {unknown[0]!r}; there are {', '.join(PARTS)}")
+    if "digits" in parts and given.mnist is None:
+        parser.error("the part digits needs --mnist FOLDER")
+    bench = Bench(given.folder, given.jobs)
+    keys = ("fbm_matrix", "motion_background_plain", "motion_background_critic", "motion_background_random")
+    keys += ("drnet_pose_leak_with", "drnet_pose_leak_without", "discovery", "mask_net_iou", "mask_input_iou")
+    figures: dict[str, Any] = dict.fromkeys(keys)
+    kinds = {"scene": scene, "drnet": drnet, "discovery": discovery, "curves": curves, "masks": masks}
+    for part in parts:
+        figures |= digits(bench, given.mnist.resolve()) if part == "digits" else kinds[part](bench)
+    print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()
