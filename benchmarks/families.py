@@ -34,9 +34,16 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from fbm_dist.config import load
+from fbm_dist.data.loader import read_once
+from fbm_dist.objectives.motion_mask.losses import overlap, reduced
+from fbm_dist.schema import Data, Run
+from fbm_dist.training.monitoring.metrics import read_lines
+from fbm_dist.training.monitoring.validation import training_filter, validation_data
+
+ROOT = Path(__file__).parents[1]
 PARTS = ("scene", "drnet", "discovery", "curves", "masks", "digits")
 FILMS = ("films=48", "seed=0", "shots=6", "motions=[right,left,up,down]")
 # Films, then what `prepare` is told. `short` is the demo's; `long` holds n = 30; `many` shows a network of single frames enough things.
@@ -66,8 +73,6 @@ DRNETS = {
 # True masks eroded or dilated, at random; pixels of the 99x99 crop.
 DEGRADED = ("data.clip.use_truth_as_mask=true", "data.clip.degrade={kind: boundary, kernel: 15}", "training.steps=900")
 LEVELS = tuple(np.linspace(0.1, 0.9, 17).round(2).tolist())
-
-
 Found = dict[str, dict[str, dict[str, tuple[float, float]]]]  # encoder -> table -> column -> mean, spread
 
 
@@ -141,11 +146,11 @@ class Bench:
 
     def script(self, name: str, *command: str) -> dict[str, Any]:
         """The last line of another benchmark, which is JSON."""
-        self._once(name, self.folder / f"{name}.finished", *command)
+        self._once(name, self.folder / f"{name}.finished", *command, makes_mark=False)
         found: dict[str, Any] = json.loads((self.folder / f"{name}.out").read_text().splitlines()[-1])
         return found
 
-    def _once(self, name: str, mark: Path, *command: str) -> None:
+    def _once(self, name: str, mark: Path, *command: str, makes_mark: bool = True) -> None:
         """Run what has not made its mark yet; what another command made is not taken."""
         note = self.folder / f"{name}.command"
         if mark.exists() and note.exists() and note.read_text() != "\n".join(command):
@@ -153,7 +158,10 @@ class Bench:
         if not mark.exists():
             note.write_text("\n".join(command))
             self._run(name, *command)
-            mark.touch()
+            if not makes_mark:
+                mark.touch()
+            elif not mark.exists():
+                sys.exit(f"{name} was stopped before its end; the same command goes on")
 
     def _run(self, name: str, *command: str) -> None:
         """What the command prints is kept in NAME.out and NAME.log."""
@@ -170,9 +178,7 @@ class Bench:
 
 def probed(found: Found, groups: tuple[str, ...], heading: str) -> dict[str, list[list[float]]]:
     """Print accuracies of the scene's factors; the same as {encoder: rows of groups, columns of FACTORS}."""
-    table = Table(title=f"accuracy in % of linear probes: {heading}")
-    for column in ("features of", "", *FACTORS):
-        table.add_column(column)
+    table = Table("features of", "", *FACTORS, title=f"accuracy in % of linear probes: {heading}")
     matrices: dict[str, list[list[float]]] = {}
     for name, tables in found.items():
         rows = [[round(tables[f"in_{group}"][factor][0], 4) for factor in FACTORS] for group in groups]
@@ -243,12 +249,10 @@ def drnet(bench: Bench) -> dict[str, Any]:
     }
 
 
-def _coherency(
-    name: str, loss: str, seed: int, w: int = NEAR, n: int = FAR, margin: float | None = None
-) -> Pretraining:
+def _coherency(name: str, loss: str, seed: int, w: float = NEAR, n: float = FAR, margin: float = MARGIN) -> Pretraining:
     offsets = f"data.clip.offsets=[0,{w}]" if loss == "siamese" else f"data.clip.offsets=[0,{w},{n}]"
-    more = () if margin is None else (f"objective.loss.margin={margin}",)
-    overrides = (*LOSSES[loss], offsets, f"run.seed={seed}", "training.micro_batch=16", *more)
+    own = (*LOSSES[loss], offsets) if loss != "quadruplet" else (offsets, f"objective.loss.margin={margin}")
+    overrides = (*own, f"run.seed={seed}", "training.micro_batch=16")
     return Pretraining(name, "long", "coherency_cpu", overrides)
 
 
@@ -264,9 +268,7 @@ def discovery(bench: Bench) -> dict[str, Any]:
     found = _entropy(bench, "discovery", runs)
     features = ("fc6", "fc6_pre", "fc7", "fc7_pre")
     title = "conditional entropy of the scene in bits; ±: over training seeds (random: networks and clusterings)"
-    table = Table(title=title)
-    for column in ("", *features):
-        table.add_column(column)
+    table = Table("", *features, title=title)
     means: dict[str, dict[str, float]] = {}
     for name in ("random", *LOSSES):
         bits = {
@@ -290,16 +292,12 @@ def curves(bench: Bench) -> dict[str, Any]:
             given = {"w": NEAR, "n": FAR, "margin": MARGIN, key: value}
             same = given == {"w": NEAR, "n": FAR, "margin": MARGIN}
             name = "quadruplet-0" if same else f"quadruplet-0-{key}-{value}"
-            runs[name] = _coherency(
-                name, "quadruplet", 0, int(given["w"]), int(given["n"]), None if same else given["margin"]
-            )
+            runs[name] = _coherency(name, "quadruplet", 0, **given)
             chosen.setdefault(key, {})[value] = name
     found = _entropy(bench, "curves", bench.pretrain(list(runs.values())))
     bits = {key: {str(v): round(found[name]["fc6"][0], 4) for v, name in by.items()} for key, by in chosen.items()}
     for key, by in bits.items():
-        table = Table(title=f"bits of the scene left open by fc6, over {key}")
-        for value in by:
-            table.add_column(value)
+        table = Table(*by, title=f"bits of the scene left open by fc6, over {key}")
         table.add_row(*(f"{b:.2f}" for b in by.values()))
         Console().print(table)
     return {"curves": bits}
@@ -313,13 +311,11 @@ def masks(bench: Bench) -> dict[str, Any]:
             Pretraining("masks-boundary", "many", "motion_mask_cpu", DEGRADED),
         ]
     )
-    table = Table(title="IoU with true masks in %, films not seen in training")
-    for column in ("learnt from", "the network", "the masks learnt from", "one mask for all frames"):
-        table.add_column(column)
+    columns = ("learnt from", "the network", "the masks learnt from", "one mask for all frames")
+    table = Table(*columns, title="IoU with true masks in %, films not seen in training")
     found: dict[str, dict[str, float]] = {}
     for folder in runs:
-        rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-        last = next(row for row in reversed(rows) if "validation/iou_truth" in row)
+        last = [row for row in read_lines(folder / "metrics.jsonl") if "validation/iou_truth" in row][-1]
         found[folder.name] = {
             "net": round(last["validation/iou_truth"], 4),
             "input": round(last["validation/iou_truth_of_masks"], 4),
@@ -333,16 +329,10 @@ def masks(bench: Bench) -> dict[str, Any]:
 
 def prior(folder: Path) -> float:
     """IoU of one mask for all frames: the mean true mask of the training boxes, cut where it does best on them."""
-    from fbm_dist.config import load
-    from fbm_dist.data.loader import read_once
-    from fbm_dist.objectives.motion_mask.losses import overlap, reduced
-    from fbm_dist.schema import Run
-    from fbm_dist.training.monitoring.validation import training_filter, validation_data
-
     run = load(Run, folder / "config.yaml")
     assert run.validation is not None
 
-    def truths(data: Any) -> torch.Tensor:
+    def truths(data: Data) -> torch.Tensor:
         clips = read_once(data, batch=32)
         boxes = [
             reduced(clip.truth[:, :, 0], run.objective.mask_side) > 0.5 for clip in clips if clip.truth is not None
