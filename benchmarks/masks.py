@@ -1,22 +1,28 @@
 """Quality, speed and memory of the motion masks, on a folder in the layout of DAVIS.
 
-    python benchmarks/masks.py --data FOLDER [--sequences a,b] [--frames 40] [--settings default|paper|both]
+    python benchmarks/masks.py --data FOLDER [--sequences a,b] [--frames 40] [--settings fast|paper|both] [--page FILE.html]
+    python benchmarks/masks.py --data FOLDER --sequences a,b --ladder          what each step from `paper` to `fast` gives
+    python benchmarks/masks.py --data FOLDER --segmenter NAME.pt2              a second round: a trained network, alone and combined
 
 Protocol (that of the measured original): the first N frames of a sequence at 240 pixels height; foreground is a soft score above 0.5;
 J (IoU), precision and recall of each frame, averaged over a sequence's frames, then over sequences; pooled is one confusion matrix of
-all frames. The last line is one JSON object; what was not run in it is null. Seconds are CPU seconds of one core.
+all frames. `fast` is `UNLC()`, `paper` is `UNLC.paper()`. The last line is one JSON object; what was not run in it is null. Seconds are
+CPU seconds of one core. The page has the worst and the best frames: frame, flow, soft mask, and the mask against the truth.
 """
 
 from __future__ import annotations
 
 import argparse
+import cProfile
 import json
+import pstats
 import resource
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -24,6 +30,9 @@ from rich.console import Console
 from rich.table import Table
 from threadpoolctl import threadpool_limits
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.masks_page import Shown, page
 from data_tools.flow import OpticalFlow, grey_frames
 from data_tools.frames import resized
 from data_tools.unlc import UNLC, motion_masks
@@ -32,10 +41,35 @@ from fbm_dist.evaluation.segmentation.folders import find
 from fbm_dist.evaluation.segmentation.folders.sequence import Sequence
 from fbm_dist.evaluation.segmentation.methods.trivial import centre_box, residual
 
-SETTINGS = {"default": UNLC(), "paper": UNLC.paper()}
+SETTINGS = {"fast": UNLC(), "paper": UNLC.paper()}
 SPEED_SIZES = ((240, 320), (128, 172))  # height, width
 SPEED_FRAMES = 110  # the longest shot that is processed at once
 ALL_FOREGROUND = 0.99  # a frame with a larger predicted share counts as flooded
+# From `paper` to `fast`: each rung keeps what those above it have changed.
+LADDER: dict[str, dict[str, Any]] = {
+    "motion of a plane, native aspect": {"motion": {"dominant": "plane", "aspect": "native", "power": 2}},
+    "320 pixels": {"working_side": 320},
+    "superpixels less blurred, 4 rounds": {"superpixels": {"blur": 1.0, "iterations": 4}},
+    "every third frame, 40 neighbours": {"graph": {"stride": 3, "neighbours": 40}},
+    "20 % of the first votes kept": {"voting": {"restart": 0.2}},
+    "residual not squared": {"motion": {"power": 1.0}},
+    "guided filter": {"guided_radius": 4},
+    "flow to the next frames alone": {"motion": {"baselines": (1,)}},
+    "DIS: fast": {"motion": {"preset": "fast"}},
+    "weak motion not stretched": {"motion": {"floor": 0.25}},
+}
+# The profile's lines: functions of data_tools/unlc, and OpenCV's flow.
+STEPS = (
+    "motion_saliency",
+    "superpixels",
+    "region_means",
+    "region_descriptors",
+    "consensus_graph",
+    "consensus",
+    "demote_small_blobs",
+    "guided_filter",
+)
+Predict = Callable[[np.ndarray], np.ndarray]  # uint8 (T, H, W, 3) -> scores in [0, 1] (T, H, W)
 
 
 @dataclass(frozen=True)
@@ -48,7 +82,11 @@ class Result:
     num_flooded: int
 
 
+Results = dict[str, dict[str, Result]]  # method -> sequence -> result
+
+
 def main() -> None:
+    """Measure what the command line asks for, and print it."""
     arguments = _parse()
     cv2.setNumThreads(1)  # the unit of all figures is one core
     with threadpool_limits(1):
@@ -56,18 +94,50 @@ def main() -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Measure what the command line asks for, and print it."""
+    """The speed first, for the peak of memory is the process's own; then all methods on all sequences."""
     sequences = find_sequences(arguments.data, arguments.sequences)
     chosen = [name for name in SETTINGS if arguments.settings in (name, "both")]
-    speed, peak_mb = measure_speed(sequences[0], SETTINGS[chosen[0]])  # first: the peak is the process's own
-    methods: dict[str, Callable[[np.ndarray], np.ndarray]] = {name: foreground(SETTINGS[name]) for name in chosen}
-    methods |= {"flow": residual_flow, "centre": centre, "all": lambda frames: np.ones(frames.shape[:3], bool)}
-    results: dict[str, dict[str, Result]] = {method: {} for method in methods}
+    speed, peak_mb = measure_speed(sequences[0], SETTINGS[chosen[0]])
+    if arguments.ladder:
+        methods = {name: unlc(settings) for name, settings in ladder().items()}
+    else:
+        methods = {name: unlc(SETTINGS[name]) for name in chosen}
+    methods |= {"flow": residual_flow, "centre": centre, "all": lambda frames: np.ones(frames.shape[:3], np.float32)}
+    results: Results = {method: {} for method in methods}
+    shown: list[Shown] = []
     for sequence in sequences:
         frames, truth = read_sequence(sequence, arguments.frames, arguments.height)
         for method, predict in methods.items():
-            results[method][sequence.name] = evaluate(predict, frames, truth)
-    report(results, speed, SETTINGS[chosen[0]] == SETTINGS["default"], peak_mb)
+            result, scores = evaluate(predict, frames, truth)
+            results[method][sequence.name] = result
+            if arguments.page and method == chosen[0]:
+                shown.append(Shown(sequence.name, frames, truth, np.rint(scores * 255).astype(np.uint8), result.scores))
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    console.print(rungs(results) if arguments.ladder else table(results))
+    for (height, width), fps in speed.items():
+        print(f"{chosen[0]}: {SPEED_FRAMES} frames of {width}x{height}: {fps:.1f} frames/s on one core")
+    console.print(profile(sequences[0], SETTINGS[chosen[0]]))
+    if arguments.page:
+        arguments.page.parent.mkdir(parents=True, exist_ok=True)
+        arguments.page.write_bytes(page(chosen[0], shown))
+    fps_fast = speed[SPEED_SIZES[0]] if chosen[0] == "fast" else None
+    print(json.dumps(figures(results, fps_fast, peak_mb, arguments.ladder)))
+
+
+def ladder() -> dict[str, UNLC]:
+    """Every rung's settings, `paper` first; the last is `fast`."""
+    rungs = {"paper": UNLC.paper()}
+    for name, changes in LADDER.items():
+        before = next(reversed(rungs.values())).model_dump()
+        changed = {
+            key: {**before[key], **value} if isinstance(value, dict) else value for key, value in changes.items()
+        }
+        rungs[name] = UNLC.model_validate({**before, **changed})
+    rungs["fast: windows in long shots"] = UNLC.model_validate(
+        {**next(reversed(rungs.values())).model_dump(), "long_shots": "windows"}
+    )
+    assert next(reversed(rungs.values())) == UNLC(), "the ladder no longer ends at the defaults"
+    return rungs
 
 
 def find_sequences(data: Path, names: str | None) -> list[Sequence]:
@@ -97,88 +167,121 @@ def read_sequence(sequence: Sequence, number: int, height: int) -> tuple[np.ndar
     return np.stack(frames), np.stack(masks)
 
 
-def evaluate(predict: Callable[[np.ndarray], np.ndarray], frames: np.ndarray, truth: np.ndarray) -> Result:
-    """Run one method on one sequence."""
+def evaluate(predict: Predict, frames: np.ndarray, truth: np.ndarray) -> tuple[Result, np.ndarray]:
+    """Run one method on one sequence: how good it is, and its scores."""
     start = time.process_time()
     found = predict(frames)
     seconds = time.process_time() - start
-    measured = metrics.frames([metrics.measure(ours, true) for ours, true in zip(found, truth, strict=True)])
+    measured = metrics.frames([metrics.measure(ours > 0.5, true) for ours, true in zip(found, truth, strict=True)])
     scores = np.stack([measured.iou, measured.precision, measured.recall], 1)
-    return Result(scores, measured.pooled(), seconds, int((measured.share > ALL_FOREGROUND).sum()))
+    return Result(scores, measured.pooled(), seconds, int((measured.share > ALL_FOREGROUND).sum())), found
 
 
-def foreground(settings: UNLC) -> Callable[[np.ndarray], np.ndarray]:
-    """uNLC with a soft score above one half as the answer."""
-    return lambda frames: motion_masks(frames, settings) > 0.5
+def unlc(settings: UNLC) -> Predict:
+    """uNLC's soft scores."""
+    return lambda frames: motion_masks(frames, settings)
 
 
 def residual_flow(frames: np.ndarray) -> np.ndarray:
-    """Foreground where the flow to the next frame deviates from its median by more than half of the largest deviation."""
+    """How far the flow to the next frame deviates from its median, as a share of the largest deviation."""
     grey = grey_frames(frames, frames.shape[1:3])
     flow = OpticalFlow("medium")
     others = [i + 1 if i + 1 < len(grey) else i - 1 for i in range(len(grey))]
     if others[0] < 0:
-        return np.zeros(frames.shape[:3], dtype=bool)
-    return np.stack([residual(grey[[i, other]], flow) > 0.5 for i, other in enumerate(others)])
+        return np.zeros(frames.shape[:3], dtype=np.float32)
+    return np.stack([residual(grey[[i, other]], flow) for i, other in enumerate(others)])
 
 
 def centre(frames: np.ndarray) -> np.ndarray:
     """Foreground is the middle half of each side."""
-    return np.repeat(centre_box(*frames.shape[1:3])[None] > 0, len(frames), axis=0)
+    return np.repeat(centre_box(*frames.shape[1:3])[None], len(frames), axis=0)
 
 
 def measure_speed(sequence: Sequence, settings: UNLC) -> tuple[dict[tuple[int, int], float], float]:
     """Frames per CPU second by size (height, width), and the process's peak memory in MB, on a shot of 110 frames."""
-    frames, _ = read_sequence(sequence, SPEED_FRAMES, 240)
-    there_and_back = np.concatenate([frames, frames[::-1]])
     speed = {}
-    for height, width in SPEED_SIZES:
-        shot = np.stack(
-            [
-                cv2.resize(there_and_back[i % len(there_and_back)], (width, height), interpolation=cv2.INTER_AREA)
-                for i in range(SPEED_FRAMES)
-            ]
-        )
+    for size in SPEED_SIZES:
+        shot = long_shot(sequence, size)
         start = time.process_time()
         motion_masks(shot, settings)
-        speed[height, width] = len(shot) / (time.process_time() - start)
+        speed[size] = len(shot) / (time.process_time() - start)
     return speed, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def report(
-    results: dict[str, dict[str, Result]], speed: dict[tuple[int, int], float], is_default: bool, peak_mb: float
-) -> None:
-    """Print the table, the speed, and the line of JSON."""
-    table = Table(title="J / precision / recall in percent; CPU s a frame", title_justify="left")
-    table.add_column("sequence")
+def long_shot(sequence: Sequence, size: tuple[int, int]) -> np.ndarray:
+    """110 frames of `size` (height, width): the sequence, there and back as often as needed."""
+    frames, _ = read_sequence(sequence, SPEED_FRAMES, 240)
+    back = np.concatenate([frames, frames[::-1]])
+    return np.stack([resized(back[i % len(back)], size) for i in range(SPEED_FRAMES)])
+
+
+def profile(sequence: Sequence, settings: UNLC) -> Table:
+    """Milliseconds a frame of every step, and its share, of a shot of 110 frames of 320x240."""
+    shot = long_shot(sequence, SPEED_SIZES[0])
+    profiler = cProfile.Profile(time.process_time)
+    profiler.runcall(motion_masks, shot, settings)
+    stats = pstats.Stats(profiler).get_stats_profile()
+    spent = {step: stats.func_profiles[step].cumtime for step in STEPS if step in stats.func_profiles}
+    spent["the rest"] = stats.total_tt - sum(spent.values())
+    out = Table("step", "ms a frame", "%", title="where the time goes, 320x240", title_justify="left")
+    for step, seconds in spent.items():
+        out.add_row(step, f"{1000 * seconds / len(shot):.1f}", f"{100 * seconds / stats.total_tt:.0f}")
+    return out
+
+
+def table(results: Results) -> Table:
+    """Sequences by methods."""
+    out = Table("sequence", title="J / precision / recall in percent; CPU s a frame", title_justify="left")
     for method in results:
-        table.add_column(method, justify="right")
+        out.add_column(method, justify="right")
     for name in next(iter(results.values())):
-        table.add_row(name, *(_cell(by_name[name]) for by_name in results.values()))
-    table.add_section()
-    table.add_row("mean", *(" / ".join(f"{100 * v:.1f}" for v in _mean(by_name)) for by_name in results.values()))
-    table.add_row("pooled", *(" / ".join(f"{100 * v:.1f}" for v in _pooled(by_name)) for by_name in results.values()))
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
-    for (height, width), fps in speed.items():
-        print(f"{SPEED_FRAMES} frames of {width}x{height}: {fps:.1f} frames/s on one core")
-    figures: dict[str, float | int | None] = {}
-    for name in ("default", "paper"):
-        by_name = results.get(name)
-        figures[f"iou_{name}"] = round(100 * float(_mean(by_name)[0]), 2) if by_name else None
-        figures[f"pooled_{name}"] = round(100 * float(_pooled(by_name)[0]), 2) if by_name else None
-    default = results.get("default")
-    figures["precision_default"] = round(100 * float(_mean(default)[1]), 2) if default else None
-    figures["recall_default"] = round(100 * float(_mean(default)[2]), 2) if default else None
-    figures["iou_flow"] = round(100 * float(_mean(results["flow"])[0]), 2)
-    figures["fps_default_one_core"] = round(speed[SPEED_SIZES[0]], 2) if is_default else None
-    figures["peak_mb"] = round(peak_mb, 1)
-    figures["all_foreground_frames"] = sum(one.num_flooded for one in default.values()) if default else None
-    print(json.dumps(figures))
+        out.add_row(name, *(_cell(by_name[name]) for by_name in results.values()))
+    out.add_section()
+    out.add_row("mean", *(_percent(_mean(by_name)) for by_name in results.values()))
+    out.add_row("pooled", *(_percent(_pooled(by_name)) for by_name in results.values()))
+    return out
+
+
+def rungs(results: Results) -> Table:
+    """Methods by what they reach over all sequences."""
+    out = Table("", "mean J / P / R", "pooled J / P / R", "CPU s a frame", title="each rung keeps those above it")
+    for method, by_name in results.items():
+        seconds = sum(one.seconds for one in by_name.values()) / sum(len(one.scores) for one in by_name.values())
+        out.add_row(method, _percent(_mean(by_name)), _percent(_pooled(by_name)), f"{seconds:.3f}")
+    return out
+
+
+def figures(results: Results, fps_fast: float | None, peak_mb: float, climbed: bool) -> dict[str, Any]:
+    """The line of JSON."""
+    fast = results.get("fast: windows in long shots" if climbed else "fast")
+
+    def percent(by_name: dict[str, Result] | None, kind: Callable[[dict[str, Result]], np.ndarray], i: int = 0) -> Any:
+        return None if by_name is None else round(100 * float(kind(by_name)[i]), 2)
+
+    found = {
+        "iou_paper": percent(results.get("paper"), _mean),
+        "pooled_paper": percent(results.get("paper"), _pooled),
+        "iou_fast": percent(fast, _mean),
+        "pooled_fast": percent(fast, _pooled),
+        "precision_fast": percent(fast, _mean, 1),
+        "recall_fast": percent(fast, _mean, 2),
+        "iou_flow": percent(results["flow"], _mean),
+        "fps_fast_one_core": None if fps_fast is None else round(fps_fast, 2),
+        "peak_mb": round(peak_mb, 1),
+        "all_foreground_frames": None if fast is None else sum(one.num_flooded for one in fast.values()),
+    }
+    if climbed:
+        found["ladder"] = {name: [percent(one, _mean), percent(one, _pooled)] for name, one in results.items()}
+    return found
 
 
 def _cell(result: Result) -> str:
     iou, precision, recall = 100 * result.scores.mean(0)
     return f"{iou:.1f} / {precision:.0f} / {recall:.0f}  {result.seconds / len(result.scores):.3f}"
+
+
+def _percent(values: np.ndarray) -> str:
+    return " / ".join(f"{100 * v:.1f}" for v in values)
 
 
 def _mean(by_name: dict[str, Result]) -> np.ndarray:
@@ -199,6 +302,8 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--frames", type=int, default=40, help="of each sequence, from its first (default 40)")
     parser.add_argument("--height", type=int, default=240, help="larger frames are made this high (default 240)")
     parser.add_argument("--settings", choices=(*SETTINGS, "both"), default="both")
+    parser.add_argument("--ladder", action="store_true", help="all settings from paper to fast")
+    parser.add_argument("--page", type=Path, help="HTML file to write: worst and best frames of the first settings")
     arguments = parser.parse_args()
     if arguments.frames < 1 or arguments.height < 16:
         parser.error("--frames must be at least 1 and --height at least 16")

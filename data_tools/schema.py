@@ -32,7 +32,8 @@ class Masks(Config):
 
     # given: the true masks beside the frames, or `truth` of labels.csv; network: of a trained segmenter, from each frame alone
     kind: Literal["unlc", "given", "network", "none"] = "unlc"
-    network: str | None = None  # network: the segmenter's file (NAME.pt2) or its URL; see data_tools/segmenter.py
+    # network: the segmenter's file (NAME.pt2), its URL, or package.module:function; see data_tools/segmenter.py
+    network: str | None = None
     # of that file; None: whatever it is. It is stored with the settings: another segmenter makes another data set
     network_sha256: str | None = Field(None, pattern="^[0-9a-f]{64}$")
     side: int = Field(128, ge=16)  # shorter side of the stored masks in pixels; never larger than the stored clip
@@ -44,7 +45,7 @@ class Masks(Config):
     @model_validator(mode="after")
     def _network(self) -> Masks:
         if self.kind == "network" and self.network is None:
-            raise ValueError("kind=network needs the segmenter's file; give network=NAME.pt2")
+            raise ValueError("kind=network needs a segmenter; give network=NAME.pt2, or package.module:function")
         for key in ("network", "network_sha256"):
             if self.kind != "network" and getattr(self, key) is not None:
                 raise ValueError(

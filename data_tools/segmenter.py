@@ -1,18 +1,27 @@
-"""A segmenter from a file: a network, trained elsewhere, that says from one frame alone what is foreground (Pathak et al. 2017, 5.2).
+"""A segmenter: a network, trained elsewhere, that says from one frame alone what is foreground (Pathak et al. 2017, 5.2).
+
+It is a file, or a function of an installed module (`package.module:function`) where torch.export does not do.
 
 The file is a program of torch.export (`torch.export.save(torch.export.export(network, (frame,)), "NAME.pt2")`): it holds code and
 weights, and needs no class of ours. `python -m fbm_dist.registry.segmenter RUN NAME.pt2` writes one. Its contract:
 
     input   float32 (1, 3, s, s), RGB in [-1, 1]: the whole frame, squashed to a square of fixed s
     output  (1, 1, h, w), scores in [0, 1] that cover the whole frame, in any resolution; after the sigmoid
+
+The function takes one frame, uint8 (h, w, 3) RGB, and gives (y, x) such scores as an array. It is known by the bytes of its module's file:
+weights that it loads are its own business. Workers import it by name; with Ray it must be installed on all machines.
 """
 
 from __future__ import annotations
 
 import hashlib
+import importlib
+import importlib.util
 import io
+import re
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -25,6 +34,7 @@ from data_tools.places import Place, is_local, place, read_bytes, write_atomic
 from data_tools.schema import Masks, Prepare
 
 CONTRACT = "export a network that takes one frame (1, 3, s, s) of fixed size: torch.export.save(torch.export.export(...), FILE.pt2)"
+FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 LENT = "segmenter.pt2"  # in the staging folder, for workers on other machines
 
 
@@ -36,22 +46,28 @@ def with_segmenter(settings: Prepare) -> Prepare:
     """
     masks = settings.masks
     assert masks.network is not None, "the schema says so"
-    there = place(masks.network)
-    content = content_of(there)
-    side_of(opened(content, str(there)), str(there))
-    found = hashlib.sha256(content).hexdigest()
+    if FUNCTION.fullmatch(masks.network):
+        name, found = masks.network, function_sha256(masks.network)
+        function_of(name)
+    else:
+        there = place(masks.network)
+        content = content_of(there)
+        side_of(opened(content, str(there)), str(there))
+        name, found = str(there.absolute() if is_local(there) else there), hashlib.sha256(content).hexdigest()
     if masks.network_sha256 not in (None, found):
         raise ValueError(
-            f"{there}: its sha256 is {found[:12]}..., and masks.network_sha256 is {str(masks.network_sha256)[:12]}...: "
-            "another segmenter makes another data set; give the file that was used, or another output folder"
+            f"{masks.network}: its sha256 is {found[:12]}..., and masks.network_sha256 is {str(masks.network_sha256)[:12]}...: "
+            "another segmenter makes another data set; give the one that was used, or another output folder"
         )
-    known = {"network": str(there.absolute() if is_local(there) else there), "network_sha256": found}
+    known = {"network": name, "network_sha256": found}
     return settings.model_copy(update={"masks": masks.model_copy(update=known)})
 
 
 def lent(settings: Prepare, folder: Place) -> Prepare:
     """The settings, whose masks are a network's, with a copy of its file in `folder`, which all machines of a cluster see."""
     assert settings.masks.network is not None, "the schema says so"
+    if FUNCTION.fullmatch(settings.masks.network):
+        return settings
     write_atomic(folder / LENT, read_bytes(place(settings.masks.network)), durable=False)
     return settings.model_copy(update={"masks": settings.masks.model_copy(update={"network": str(folder / LENT)})})
 
@@ -70,10 +86,10 @@ def network_masks(
     """
     assert masks.network is not None, "with_segmenter says so"
     assert masks.network_sha256 is not None, "with_segmenter says so"
-    call, side = _loaded(masks.network, masks.network_sha256)
+    segment = _loaded(masks.network, masks.network_sha256)
     found = []
     for frame in frames:
-        found.append(score_of(call, resized(frame, (side, side)), masks.network))
+        found.append(segment(frame))
         beat(0)
     return found
 
@@ -162,12 +178,54 @@ def side_of(program: ExportedProgram, name: str) -> int:
     return int(shape[2])
 
 
+def function_sha256(name: str) -> str:
+    """Digest of the file of the module that `name`, package.module:function, is in; nothing but its packages is imported.
+
+    Raises:
+        ValueError: there is no such module, or it has no file.
+    """
+    module = name.partition(":")[0]
+    try:
+        spec = importlib.util.find_spec(module)
+    except (ImportError, ValueError):
+        spec = None
+    if spec is None or spec.origin is None or not spec.has_location:
+        raise ValueError(f"{name}: there is no module {module}; install it, or put its folder on PYTHONPATH")
+    return hashlib.sha256(Path(spec.origin).read_bytes()).hexdigest()
+
+
+def function_of(name: str) -> Callable[[np.ndarray], np.ndarray]:
+    """The function that `name`, package.module:function, names.
+
+    Raises:
+        ValueError: the module cannot be imported, or has no such function.
+    """
+    module, _, function = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), function, None)
+    except Exception as error:  # whatever the module does while it is imported
+        raise ValueError(f"{name} cannot be imported: {' '.join(str(error).split())[:200]}") from None
+    if not callable(found):
+        raise ValueError(f"{name}: {module} has no function {function}")
+    return found  # type: ignore[no-any-return]
+
+
 @lru_cache(maxsize=1)
-def _loaded(name: str, sha256: str) -> tuple[Callable[[Tensor], Tensor], int]:
-    """The program as a function, and its side; once a process."""
+def _loaded(name: str, sha256: str) -> Callable[[UInt8[np.ndarray, "h w 3"]], Float32[np.ndarray, "y x"]]:
+    """Frame -> scores; once a process."""
+    if FUNCTION.fullmatch(name):
+        if function_sha256(name) != sha256:
+            raise ValueError(f"{name} is another file here than where this began; install the same everywhere")
+        function = function_of(name)
+
+        def segment(frame: UInt8[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "y x"]:
+            return checked(np.asarray(function(frame))[None, None], 1, name)[0, 0].astype(np.float32)
+
+        return segment
     there = place(name)
     content = read_bytes(there)
     if hashlib.sha256(content).hexdigest() != sha256:
         raise ValueError(f"{there} is another file than when this began; put it back, or give another output folder")
     program = opened(content, name)
-    return program.module(), side_of(program, name)
+    side, call = side_of(program, name), program.module()
+    return lambda frame: score_of(call, resized(frame, (side, side)), name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -187,10 +188,83 @@ def test_scores_that_are_none_are_refused(films: Path, tmp_path: Path) -> None:
         network_masks([np.zeros((8, 8, 3), np.uint8)], known.masks)
 
 
+SEGMENTERS = """
+import numpy as np
+
+def bright(frame):
+    return frame.mean(axis=2) / np.float32(255)
+
+def wrong(frame):
+    return frame
+
+NONE = 0
+"""
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A module of somebody else's, which workers can import, too."""
+    (tmp_path / "lib").mkdir()
+    file = tmp_path / "lib" / "my_segmenters.py"
+    file.write_text(SEGMENTERS)
+    monkeypatch.syspath_prepend(str(file.parent))
+    monkeypatch.delitem(sys.modules, "my_segmenters", raising=False)
+    return file
+
+
+def test_a_function_of_a_module(films: Path, package: Path, tmp_path: Path) -> None:
+    """Known by the file of its module; its scores are stored at the masks' size."""
+    root = tmp_path / "data"
+    prepare(of(films, root, Path("my_segmenters:bright")))
+    digest = hashlib.sha256(package.read_bytes()).hexdigest()
+    rows = read_manifest(root).to_pylist()
+    assert len(rows) == 2
+    for row in rows:
+        sample = read_sample(root, row)
+        assert sample.metadata.versions["network"] == digest
+        assert sample.mask is not None
+    pictures = [row for row in rows if row["num_frames"] == 1]
+    black = read_sample(root, pictures[0])
+    assert black.mask is not None
+    assert black.mask.max() == 0
+    known = settled(of(films, root, Path("my_segmenters:bright")))
+    frame = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+    (score,) = network_masks([frame], known.masks)
+    np.testing.assert_allclose(score, frame.mean(axis=2) / 255, atol=1e-6)
+    assert reachable(known, tmp_path) == known, "it is imported where it is needed"
+    package.write_text(SEGMENTERS + "# changed\n")
+    with pytest.raises(ConfigError, match=r"masks\.network_sha256 was"):
+        prepare(of(films, root, Path("my_segmenters:bright")))
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("nowhere.to_be:found", "there is no module nowhere.to_be; install it, or put its folder on PYTHONPATH"),
+        ("my_segmenters:missing", "my_segmenters has no function missing"),
+        ("my_segmenters:NONE", "my_segmenters has no function NONE"),
+    ],
+)
+def test_functions_that_are_none(films: Path, package: Path, tmp_path: Path, name: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        prepare(of(films, tmp_path / "data", Path(name)))
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_module_that_fails_and_scores_of_another_shape(films: Path, package: Path, tmp_path: Path) -> None:
+    known = settled(of(films, tmp_path, Path("my_segmenters:wrong")))
+    with pytest.raises(ValueError, match=r"my_segmenters:wrong gives \(1, 1, 8, 8, 3\) for 1 frames"):
+        network_masks([np.zeros((8, 8, 3), np.uint8)], known.masks)
+    package.write_text("raise RuntimeError('no licence')")
+    sys.modules.pop("my_segmenters")
+    with pytest.raises(ValueError, match="my_segmenters:bright cannot be imported: no licence"):
+        settled(of(films, tmp_path, Path("my_segmenters:bright")))
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (["masks.kind=network"], "kind=network needs the segmenter's file; give network=NAME.pt2"),
+        (["masks.kind=network"], "kind=network needs a segmenter; give network=NAME.pt2, or package.module:function"),
         (["masks.network=a.pt2"], "network belongs to kind=network, and kind is unlc"),
         ([f"masks.network_sha256={'0' * 64}", "masks.kind=none"], "network_sha256 belongs to kind=network"),
         (["masks.kind=network", "masks.network=a.pt2", "masks.network_sha256=12"], "network_sha256"),
