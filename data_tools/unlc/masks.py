@@ -9,16 +9,13 @@ from jaxtyping import Float32, UInt8
 from data_tools.flow import flow_size
 from data_tools.unlc.appearance import appearance_saliency
 from data_tools.unlc.config import UNLC
-from data_tools.unlc.descriptors import PATCH, region_descriptors
+from data_tools.unlc.descriptors import region_descriptors
 from data_tools.unlc.graph import consensus_graph
+from data_tools.unlc.pieces import Frames, Scores, in_pieces, working_size
 from data_tools.unlc.saliency import motion_saliency, normalise
 from data_tools.unlc.scores import demote_small_blobs, guided_filter
 from data_tools.unlc.superpixels import region_means, superpixels
 from data_tools.unlc.voting import consensus
-
-Frames = UInt8[np.ndarray, "t h w 3"]
-Scores = Float32[np.ndarray, "t h w"]
-MIN_SIDE = 2 * (PATCH + 1)  # smaller frames are enlarged: descriptors look at 15 pixels
 
 
 def motion_masks(frames: np.ndarray, settings: UNLC = UNLC()) -> Scores:  # noqa: B008  (frozen)
@@ -33,44 +30,7 @@ def motion_masks(frames: np.ndarray, settings: UNLC = UNLC()) -> Scores:  # noqa
     Raises:
         ValueError: not uint8 (T, H, W, 3), or empty.
     """
-    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or not frames.size:
-        raise ValueError(
-            f"frames must be uint8 (T, H, W, 3) with at least one pixel, got {frames.dtype} {frames.shape}"
-        )
-    if len(frames) <= settings.max_frames:
-        return _masks_of_piece(frames, settings)
-    return _decimated(frames, settings) if settings.long_shots == "decimate" else _windowed(frames, settings)
-
-
-def _windowed(frames: Frames, settings: UNLC) -> Scores:
-    """Windows of at most `max_frames`, evenly spread; scores fade from one to the next over the frames that they share."""
-    num_frames, size = len(frames), settings.max_frames
-    number = -(-(num_frames - settings.overlap) // (size - settings.overlap))
-    starts = np.linspace(0, num_frames - size, number).round().astype(int)
-    out = np.zeros(frames.shape[:3], dtype=np.float32)
-    end = 0
-    for start in starts:
-        piece = _masks_of_piece(frames[start : start + size], settings)
-        shared = max(0, end - start)
-        fade = (np.arange(1, shared + 1, dtype=np.float32) / (shared + 1))[:, None, None]
-        out[start:end] = (1 - fade) * out[start:end] + fade * piece[:shared]
-        out[start + shared : start + size] = piece[shared:]
-        end = start + size
-    return out
-
-
-def _decimated(frames: Frames, settings: UNLC) -> Scores:
-    """Every (T // max_frames + 1)-th frame and the last, as in the original; the frames between are interpolated linearly."""
-    step = len(frames) // settings.max_frames + 1
-    chosen = np.unique(np.append(np.arange(0, len(frames), step), len(frames) - 1))
-    known = _masks_of_piece(frames[chosen], settings)
-    out = np.empty(frames.shape[:3], dtype=np.float32)
-    for i in range(len(frames)):
-        after = int(np.searchsorted(chosen, i))
-        before = max(0, after - 1) if chosen[after] != i else after
-        share = (i - chosen[before]) / max(1, chosen[after] - chosen[before])
-        out[i] = (1 - share) * known[before] + share * known[after]
-    return out
+    return in_pieces(frames, settings, _masks_of_piece)
 
 
 def _masks_of_piece(frames: Frames, settings: UNLC) -> Scores:
@@ -112,8 +72,7 @@ def first_votes(frames: Frames, settings: UNLC) -> Float32[np.ndarray, "t y x"]:
 def working_frames(frames: Frames, longer_side: int) -> UInt8[np.ndarray, "t y x 3"]:
     """The frames at the size that is worked on: the longer side at most `longer_side`, no side below 32 pixels."""
     height, width = frames.shape[1:3]
-    scale = min(1.0, longer_side / max(height, width))
-    rows, columns = max(MIN_SIDE, round(height * scale)), max(MIN_SIDE, round(width * scale))
+    rows, columns = working_size(height, width, longer_side)
     if (rows, columns) == (height, width):
         return frames
     method = cv2.INTER_AREA if rows * columns < height * width else cv2.INTER_LINEAR
