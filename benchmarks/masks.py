@@ -33,9 +33,14 @@ from threadpoolctl import threadpool_limits
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.masks_page import Shown, page
+from data_tools.config import load
 from data_tools.flow import OpticalFlow, grey_frames
 from data_tools.frames import resized
+from data_tools.masks import settled
+from data_tools.schema import Prepare
+from data_tools.segmenter import network_masks
 from data_tools.unlc import UNLC, motion_masks
+from data_tools.unlc.pieces import Opinion
 from fbm_dist.evaluation.segmentation import metrics
 from fbm_dist.evaluation.segmentation.folders import find
 from fbm_dist.evaluation.segmentation.folders.sequence import Sequence
@@ -102,6 +107,8 @@ def run(arguments: argparse.Namespace) -> None:
         methods = {name: unlc(settings) for name, settings in ladder().items()}
     else:
         methods = {name: unlc(SETTINGS[name]) for name in chosen}
+    if arguments.segmenter:
+        methods |= second_round(arguments.segmenter)
     methods |= {"flow": residual_flow, "centre": centre, "all": lambda frames: np.ones(frames.shape[:3], np.float32)}
     results: Results = {method: {} for method in methods}
     shown: list[Shown] = []
@@ -138,6 +145,26 @@ def ladder() -> dict[str, UNLC]:
     )
     assert next(reversed(rungs.values())) == UNLC(), "the ladder no longer ends at the defaults"
     return rungs
+
+
+def second_round(segmenter: str) -> dict[str, Predict]:
+    """The network alone, and as a voter beside motion, as `prepare` has them."""
+    asked = ("input=unused", "output=unused", "masks.kind=combined", f"masks.network={segmenter}")
+    try:
+        masks = settled(load(Prepare, None, asked)).masks
+    except ValueError as error:
+        sys.exit(str(error))
+
+    def opinion(frames: np.ndarray) -> np.ndarray:
+        return np.stack(network_masks(list(frames), masks))
+
+    def network(frames: np.ndarray) -> np.ndarray:
+        return np.stack([resized(score, frames.shape[1:3]) for score in opinion(frames)])
+
+    def combined(frames: np.ndarray) -> np.ndarray:
+        return motion_masks(frames, masks.unlc, Opinion(opinion(frames), masks.network_share))
+
+    return {"network": network, "combined": combined}
 
 
 def find_sequences(data: Path, names: str | None) -> list[Sequence]:
@@ -270,6 +297,9 @@ def figures(results: Results, fps_fast: float | None, peak_mb: float, climbed: b
         "peak_mb": round(peak_mb, 1),
         "all_foreground_frames": None if fast is None else sum(one.num_flooded for one in fast.values()),
     }
+    for name in ("network", "combined"):
+        if name in results:
+            found |= {f"iou_{name}": percent(results[name], _mean), f"pooled_{name}": percent(results[name], _pooled)}
     if climbed:
         found["ladder"] = {name: [percent(one, _mean), percent(one, _pooled)] for name, one in results.items()}
     return found
@@ -303,6 +333,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--height", type=int, default=240, help="larger frames are made this high (default 240)")
     parser.add_argument("--settings", choices=(*SETTINGS, "both"), default="both")
     parser.add_argument("--ladder", action="store_true", help="all settings from paper to fast")
+    parser.add_argument("--segmenter", help="NAME.pt2 or package.module:function, as masks.network of prepare")
     parser.add_argument("--page", type=Path, help="HTML file to write: worst and best frames of the first settings")
     arguments = parser.parse_args()
     if arguments.frames < 1 or arguments.height < 16:

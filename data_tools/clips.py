@@ -259,9 +259,9 @@ def versions(masks: str, network_sha256: str | None = None) -> dict[str, str]:
         "numpy": np.__version__,
     }
     tools["libavcodec"] = ".".join(map(str, av.library_versions["libavcodec"]))
-    if masks == "unlc":
+    if masks in ("unlc", "combined"):
         tools |= {"scikit-image": _version("scikit-image"), "scipy": _version("scipy")}
-    if masks == "network" and network_sha256 is not None:
+    if masks in ("network", "combined") and network_sha256 is not None:
         tools |= {"network": network_sha256, "torch": _version("torch")}
     return dict(sorted(tools.items()))
 

@@ -47,7 +47,10 @@ def film_frames(film: Film, settings: Prepare, damage: Damage) -> tuple[tuple[in
             raise Unusable(f"{width}x{height} px is below min_source_side = {settings.min_source_side}")
         if max(height, width) > settings.max_aspect * min(height, width):
             raise Unusable(f"{width}x{height} px is beyond max_aspect = {settings.max_aspect:g}")
-        if settings.masks.kind not in ("unlc", "network") or settings.masks.working_side <= settings.short_side:
+        if (
+            settings.masks.kind not in ("unlc", "network", "combined")
+            or settings.masks.working_side <= settings.short_side
+        ):
             return stored_size(height, width, settings)
         return scaled(height, width, settings.masks.working_side)
 

@@ -1,4 +1,4 @@
-"""Soft masks of a clip, whatever makes them: motion (uNLC), a trained segmenter from a file, or people."""
+"""Soft masks of a clip, whatever makes them: motion (uNLC), a trained segmenter, both of them, or people."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from jaxtyping import UInt8
 
 from data_tools.frames import resized
 from data_tools.places import Place
-from data_tools.schema import Prepare
+from data_tools.schema import Masks, Prepare
 
 MASK_WINDOW = 110  # frames whose masks are computed together at most: the original's limit for a shot
 
@@ -22,7 +22,7 @@ def settled(settings: Prepare) -> Prepare:
     Raises:
         ValueError: there is no such segmenter, or it is another one than they say.
     """
-    if settings.masks.kind != "network":
+    if not settings.masks.asks_network:
         return settings
     from data_tools.segmenter import with_segmenter
 
@@ -31,7 +31,7 @@ def settled(settings: Prepare) -> Prepare:
 
 def reachable(settings: Prepare, folder: Place) -> Prepare:
     """The settings for workers on other machines, which see `folder`: a copy of the segmenter, if any, is put there."""
-    if settings.masks.kind != "network":
+    if not settings.masks.asks_network:
         return settings
     from data_tools.segmenter import lent
 
@@ -53,18 +53,29 @@ def soft_masks(
         return None, "none"
     scores: Iterable[np.ndarray]
     if kind == "network":
-        from data_tools.segmenter import network_masks
-
-        scores = network_masks(working, settings.masks, beat)
+        scores = _network(working, settings.masks, beat)
     else:
-        from data_tools.unlc import motion_masks
-
-        windows = -(-len(working) // MASK_WINDOW)
         scores = chain.from_iterable(
-            motion_masks(np.stack(part), settings.masks.unlc) for part in _even(working, windows)
+            _motion(part, settings.masks, beat) for part in _even(working, -(-len(working) // MASK_WINDOW))
         )
     soft = [resized(np.ascontiguousarray(score), size) for score in scores]
     return np.rint(np.clip(np.stack(soft), 0, 1) * 255).astype(np.uint8), kind
+
+
+def _network(working: list[np.ndarray], masks: Masks, beat: Callable[[int], None]) -> list[np.ndarray]:
+    from data_tools.segmenter import network_masks
+
+    return network_masks(working, masks, beat)
+
+
+def _motion(working: list[np.ndarray], masks: Masks, beat: Callable[[int], None]) -> np.ndarray:
+    from data_tools.unlc import motion_masks
+    from data_tools.unlc.pieces import Opinion
+
+    if masks.kind == "unlc":
+        return motion_masks(np.stack(working), masks.unlc)
+    found = np.stack(_network(working, masks, beat))
+    return motion_masks(np.stack(working), masks.unlc, Opinion(found, masks.network_share))
 
 
 def _even(items: list[np.ndarray], parts: int) -> list[list[np.ndarray]]:

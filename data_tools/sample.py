@@ -51,7 +51,7 @@ class Metadata(BaseModel):
     group: str  # what a split must not cut apart: person, scene; the film id where nothing else is known
     split: str | None = None  # train, val, test, where the data set names it
     labels: dict[str, str] = {}  # name -> value; several per clip: motion, object, background, action ...
-    masks: Literal["unlc", "given", "network", "none"] = "none"  # where `mask.png` comes from
+    masks: Literal["unlc", "given", "network", "combined", "none"] = "none"  # where `mask.png` comes from
     mask_size: tuple[int, int] | None = None
     boxes: tuple[Box | None, ...] = ()  # per frame: x0, y0, x1, y1 of score > 0.5, as shares of width and height
     keep: tuple[bool, ...] = ()  # per frame: would the pruning rules keep it

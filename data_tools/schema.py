@@ -30,12 +30,14 @@ class Shots(Config):
 class Masks(Config):
     """Where the soft foreground masks come from and how large they are stored."""
 
-    # given: the true masks beside the frames, or `truth` of labels.csv; network: of a trained segmenter, from each frame alone
-    kind: Literal["unlc", "given", "network", "none"] = "unlc"
-    # network: the segmenter's file (NAME.pt2), its URL, or package.module:function; see data_tools/segmenter.py
+    # given: the true masks beside the frames, or `truth` of labels.csv; network: of a trained segmenter, from each frame alone;
+    # combined: uNLC in which such a segmenter votes beside motion
+    kind: Literal["unlc", "given", "network", "combined", "none"] = "unlc"
+    # network, combined: the segmenter's file (NAME.pt2), its URL, or package.module:function; see data_tools/segmenter.py
     network: str | None = None
     # of that file; None: whatever it is. It is stored with the settings: another segmenter makes another data set
     network_sha256: str | None = Field(None, pattern="^[0-9a-f]{64}$")
+    network_share: float = Field(0.1, gt=0, lt=1)  # combined: of the first votes, the network's; the rest is motion's
     side: int = Field(128, ge=16)  # shorter side of the stored masks in pixels; never larger than the stored clip
     working_side: int = Field(
         240, ge=16
@@ -44,14 +46,19 @@ class Masks(Config):
 
     @model_validator(mode="after")
     def _network(self) -> Masks:
-        if self.kind == "network" and self.network is None:
-            raise ValueError("kind=network needs a segmenter; give network=NAME.pt2, or package.module:function")
+        if self.asks_network and self.network is None:
+            raise ValueError(f"kind={self.kind} needs a segmenter; give network=NAME.pt2, or package.module:function")
         for key in ("network", "network_sha256"):
-            if self.kind != "network" and getattr(self, key) is not None:
+            if not self.asks_network and getattr(self, key) is not None:
                 raise ValueError(
-                    f"{key} belongs to kind=network, and kind is {self.kind}; set kind=network, or leave it out"
+                    f"{key} belongs to kind=network or combined, and kind is {self.kind}; set one of them, or leave it out"
                 )
         return self
+
+    @property
+    def asks_network(self) -> bool:
+        """Whether a segmenter takes part."""
+        return self.kind in ("network", "combined")
 
 
 class Ray(Config):
@@ -151,8 +158,10 @@ class Prepare(Config):
         unused = {"layout", "layout_split", "layout_boxes"} if self.layout is None else set[str]()
         found = self.model_dump(mode="json", exclude=LOCAL | unused)
         del found["masks"]["network"]  # where it lies; what it is, its digest says
-        if self.masks.kind != "network":
+        if not self.masks.asks_network:
             del found["masks"]["network_sha256"]  # likewise, for networks
+        if self.masks.kind != "combined":
+            del found["masks"]["network_share"]
         assert found["masks"].get("network_sha256", "unused"), "masks.settled comes first"
         return found
 

@@ -39,7 +39,7 @@ def rebuilder(settings: Repair, made_with: Mapping[str, Any], progress: Progress
         ValueError: these are none of `prepare`, as it is now, or the segmenter that made the masks is not at hand.
     """
     masks = dict(made_with.get("masks", {}))
-    if masks.get("kind") == "network":
+    if masks.get("kind") in ("network", "combined"):
         if settings.network is None:
             raise ValueError(
                 f"{settings.path}: a network made its masks (sha256 {str(masks.get('network_sha256'))[:12]}...): "

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float32, Float64, Int64, UInt8
 
 from data_tools.flow import flow_size
 from data_tools.unlc.appearance import appearance_saliency
 from data_tools.unlc.config import UNLC
 from data_tools.unlc.descriptors import region_descriptors
 from data_tools.unlc.graph import consensus_graph
-from data_tools.unlc.pieces import Frames, Scores, in_pieces, working_size
+from data_tools.unlc.pieces import Frames, Opinion, Scores, in_pieces, working_size
 from data_tools.unlc.saliency import motion_saliency, normalise
 from data_tools.unlc.scores import demote_small_blobs, guided_filter
 from data_tools.unlc.superpixels import region_means, superpixels
 from data_tools.unlc.voting import consensus
 
 
-def motion_masks(frames: np.ndarray, settings: UNLC = UNLC()) -> Scores:  # noqa: B008  (frozen)
+def motion_masks(
+    frames: np.ndarray,
+    settings: UNLC = UNLC(),  # noqa: B008  (frozen)
+    opinion: Opinion | None = None,
+) -> Scores:
     """Soft foreground scores in [0, 1] of the frames of one shot, at their own size.
 
     Zeros mean that nothing moves of its own: also for a single frame, which has no motion. Deterministic. Working memory is bounded by
@@ -27,35 +31,53 @@ def motion_masks(frames: np.ndarray, settings: UNLC = UNLC()) -> Scores:  # noqa
     Args:
         frames: uint8 (T, H, W, 3), RGB, one shot. Cut films first: votes would cross the cut.
         settings: `UNLC()` or `UNLC.paper()`.
+        opinion: a network's scores, which vote beside motion (Pathak et al. 2017, section 7: "combining with motion cues"). Where nothing
+            moves, they are the result.
     Raises:
-        ValueError: not uint8 (T, H, W, 3), or empty.
+        ValueError: not uint8 (T, H, W, 3), or empty, or an opinion of other frames.
     """
-    return in_pieces(frames, settings, _masks_of_piece)
+    return in_pieces(frames, settings, _masks_of_piece, opinion)
 
 
-def _masks_of_piece(frames: Frames, settings: UNLC) -> Scores:
+def _masks_of_piece(frames: Frames, settings: UNLC, opinion: Opinion | None) -> Scores:
     """The method itself, on frames that are few enough."""
     height, width = frames.shape[1:3]
     small = working_frames(frames, settings.working_side)
     votes = first_votes(small, settings)
     if not votes.any():
-        return np.zeros((len(frames), height, width), dtype=np.float32)
+        return (
+            np.zeros((len(frames), height, width), np.float32)
+            if opinion is None
+            else _enlarged(opinion.scores, (height, width))
+        )
     regions = [superpixels(frame, settings.superpixels) for frame in small]
     counts = [int(labels.max()) + 1 for labels in regions]
-    shape = small.shape[2], small.shape[1]
-    means = [
-        region_means(labels, cv2.resize(vote, shape, interpolation=cv2.INTER_LINEAR), count)
-        for labels, vote, count in zip(regions, votes, counts, strict=True)
-    ]
+    means = _means_of(votes, regions, counts)
+    if opinion is not None:
+        means = (1 - opinion.share) * means + opinion.share * _means_of(opinion.scores, regions, counts)
     descriptors = [region_descriptors(frame, labels) for frame, labels in zip(small, regions, strict=True)]
     graph = consensus_graph(descriptors, settings.graph)
     starts = np.cumsum([0, *counts[:-1]])
-    agreed = consensus(np.concatenate(means).astype(np.float32), graph, starts, settings.voting)
+    agreed = consensus(means.astype(np.float32), graph, starts, settings.voting)
     out = np.empty((len(frames), height, width), dtype=np.float32)
     for i, labels in enumerate(regions):
         score = _refined(agreed[starts[i] : starts[i] + counts[i]][labels], small[i], settings)
         out[i] = cv2.resize(score, (width, height), interpolation=cv2.INTER_LINEAR)
     return np.clip(out, 0, 1, out=out)
+
+
+def _means_of(
+    pictures: Float32[np.ndarray, "t y x"], regions: list[Int64[np.ndarray, "h w"]], counts: list[int]
+) -> Float64[np.ndarray, "k"]:
+    """Means over the regions of all frames, in the frames' order."""
+    enlarged = _enlarged(pictures, regions[0].shape)
+    means = [region_means(*one) for one in zip(regions, enlarged, counts, strict=True)]
+    return np.concatenate(means)
+
+
+def _enlarged(pictures: Float32[np.ndarray, "t y x"], size: tuple[int, ...]) -> Float32[np.ndarray, "t h w"]:
+    height, width = size
+    return np.stack([cv2.resize(one, (width, height), interpolation=cv2.INTER_LINEAR) for one in pictures])
 
 
 def first_votes(frames: Frames, settings: UNLC) -> Float32[np.ndarray, "t y x"]:

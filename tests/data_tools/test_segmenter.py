@@ -137,6 +137,28 @@ def test_settings_without_a_network_are_what_they_were(tmp_path: Path) -> None:
         assert set(shaping["masks"]) == {"kind", "side", "working_side", "unlc"}
 
 
+def test_a_network_that_votes_beside_motion(films: Path, network: Path, tmp_path: Path) -> None:
+    """uNLC's masks with the network's opinion; a single picture, in which nothing moves, has the network's alone."""
+    root = tmp_path / "data"
+    prepare(of(films, root, network, "masks.kind=combined", "masks.network_share=0.5"))
+    dataset = read_dataset(root)
+    assert dataset is not None
+    assert dataset.settings["masks"]["network_share"] == 0.5
+    for row in read_manifest(root).to_pylist():
+        sample = read_sample(root, row)
+        assert sample.metadata.masks == "combined"
+        assert {"network", "torch", "scipy"} <= set(sample.metadata.versions)
+        assert sample.mask is not None
+        left = sample.mask.shape[2] // 5
+        if len(sample.mask) == 1:
+            assert sample.mask[:, :, :left].min() > 240
+        else:
+            assert sample.mask[:, :, :left].mean() > sample.mask[:, :, -left:].mean() + 50, "it was heard"
+    assert verify(Verify(path=str(root), decoders=())).num_problems == 0
+    with pytest.raises(ConfigError, match=r"made with other settings \(masks\.network_share was 0.5, is 0.1"):
+        prepare(of(films, root, network, "masks.kind=combined"))
+
+
 def test_a_pinned_digest(films: Path, network: Path, tmp_path: Path) -> None:
     digest = hashlib.sha256(network.read_bytes()).hexdigest()
     assert settled(of(films, tmp_path, network, f"masks.network_sha256={digest}")).masks.network_sha256 == digest
@@ -265,8 +287,8 @@ def test_a_module_that_fails_and_scores_of_another_shape(films: Path, package: P
     ("given", "said"),
     [
         (["masks.kind=network"], "kind=network needs a segmenter; give network=NAME.pt2, or package.module:function"),
-        (["masks.network=a.pt2"], "network belongs to kind=network, and kind is unlc"),
-        ([f"masks.network_sha256={'0' * 64}", "masks.kind=none"], "network_sha256 belongs to kind=network"),
+        (["masks.network=a.pt2"], "network belongs to kind=network or combined, and kind is unlc"),
+        ([f"masks.network_sha256={'0' * 64}", "masks.kind=none"], "network_sha256 belongs to kind=network or combined"),
         (["masks.kind=network", "masks.network=a.pt2", "masks.network_sha256=12"], "network_sha256"),
     ],
 )

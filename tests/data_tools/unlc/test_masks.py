@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from data_tools.unlc import UNLC, motion_masks
 from data_tools.unlc.masks import working_frames
+from data_tools.unlc.pieces import Opinion
 
 
 def texture(height: int, width: int, seed: int, colour: tuple[int, int, int]) -> np.ndarray:
@@ -58,6 +59,33 @@ def test_the_papers_settings_find_it_too(camera: tuple[int, int]) -> None:
     assert overlap(motion_masks(frames, UNLC.paper()), truth) > 0.5
 
 
+def test_an_opinion_votes_beside_motion() -> None:
+    """It finds what does not move, and is spread by the same consensus; with a share near 0 it says nothing."""
+    frames, truth = scene(8, (1, 0))
+    still = np.zeros_like(truth)
+    still[:, 60:90, 96:122] = True  # a quiet corner of the ground
+    scores = still[:, ::3, ::3].astype(np.float32)  # in a resolution of its own
+    alone = motion_masks(frames)
+    heard = motion_masks(frames, opinion=Opinion(scores, 0.5))
+    assert alone[:, 66:84, 102:116].max() < 0.3
+    assert heard[:, 66:84, 102:116].mean() > alone[:, 66:84, 102:116].mean() + 0.3
+    np.testing.assert_allclose(motion_masks(frames, opinion=Opinion(scores, 1e-6)), alone, atol=0.02)
+    better = motion_masks(frames, opinion=Opinion(truth.astype(np.float32), 0.5))
+    assert overlap(better, truth) > overlap(alone, truth)
+
+
+@pytest.mark.parametrize("long_shots", ["windows", "decimate"])
+def test_opinions_of_long_shots_and_of_still_ones(long_shots: str) -> None:
+    settings = UNLC.model_validate({"max_frames": 12, "overlap": 4, "long_shots": long_shots})
+    still = np.repeat(texture(48, 64, 3, (120, 90, 60))[None], 22, 0)
+    still[:] = still.mean(axis=(1, 2), keepdims=True)  # of one colour: nothing moves
+    ramp = np.linspace(0, 1, 22, dtype=np.float32)[:, None, None]
+    found = motion_masks(still, settings, Opinion(np.broadcast_to(ramp, (22, 6, 8)), 0.25))
+    np.testing.assert_allclose(found, np.broadcast_to(ramp, found.shape), atol=0.03)
+    with pytest.raises(ValueError, match=r"the opinion's scores are \(21, 6, 8\); they must be \(22, y, x\)"):
+        motion_masks(still, settings, Opinion(np.zeros((21, 6, 8), np.float32), 0.25))
+
+
 def test_is_deterministic() -> None:
     frames, _ = scene(5, (1, 0))
     np.testing.assert_array_equal(motion_masks(frames), motion_masks(frames))
@@ -95,9 +123,9 @@ def test_long_shots_are_done_in_pieces(long_shots: str, monkeypatch: pytest.Monk
     lengths = []
     whole = masks._masks_of_piece
 
-    def counted(piece: np.ndarray, settings: UNLC) -> np.ndarray:
+    def counted(piece: np.ndarray, settings: UNLC, opinion: Opinion | None) -> np.ndarray:
         lengths.append(len(piece))
-        return whole(piece, settings)
+        return whole(piece, settings, opinion)
 
     monkeypatch.setattr(masks, "_masks_of_piece", counted)
     settings = UNLC.model_validate({"max_frames": 12, "overlap": 4, "long_shots": long_shots})
@@ -112,7 +140,9 @@ def test_windows_fade_over_what_they_share(monkeypatch: pytest.MonkeyPatch) -> N
     from data_tools.unlc import masks
 
     level = iter((0.0, 1.0))
-    monkeypatch.setattr(masks, "_masks_of_piece", lambda piece, _: np.full(piece.shape[:3], next(level), np.float32))
+    monkeypatch.setattr(
+        masks, "_masks_of_piece", lambda piece, _, __: np.full(piece.shape[:3], next(level), np.float32)
+    )
     settings = UNLC.model_validate({"max_frames": 10, "overlap": 3})
     scores = motion_masks(np.zeros((17, 2, 2, 3), np.uint8), settings)[:, 0, 0]
     np.testing.assert_allclose(scores, [0] * 7 + [0.25, 0.5, 0.75] + [1] * 7, atol=1e-6)
@@ -123,7 +153,7 @@ def test_decimation_interpolates(monkeypatch: pytest.MonkeyPatch) -> None:
 
     seen = []
 
-    def ramp(piece: np.ndarray, _: UNLC) -> np.ndarray:
+    def ramp(piece: np.ndarray, _: UNLC, __: Opinion | None) -> np.ndarray:
         seen.append(piece[:, 0, 0, 0].tolist())
         return np.repeat(piece[:, :, :, 0].astype(np.float32) / 100, 1, 0)
 
