@@ -62,6 +62,7 @@ LADDER: dict[str, dict[str, Any]] = {
     "flow to the next frames alone": {"motion": {"baselines": (1,)}},
     "DIS: fast": {"motion": {"preset": "fast"}},
     "weak motion not stretched": {"motion": {"floor": 0.25}},
+    "superpixels at half the size": {"superpixels": {"shrink": 2}},
 }
 # The profile's lines: functions of data_tools/unlc, and OpenCV's flow.
 STEPS = (

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from data_tools.config import Config
 from data_tools.prune import Pruning
-from data_tools.unlc.config import UNLC
+from data_tools.unlc.config import UNLC, Preset
 
 
 class Shots(Config):
@@ -42,7 +42,7 @@ class Masks(Config):
     working_side: int = Field(
         240, ge=16
     )  # shorter side of the frames that masks are computed on; frames are only made smaller
-    unlc: UNLC = UNLC()
+    unlc: Preset = UNLC()  # fast (the default), paper, or a section
 
     @model_validator(mode="after")
     def _network(self) -> Masks:
@@ -160,6 +160,8 @@ class Prepare(Config):
         del found["masks"]["network"]  # where it lies; what it is, its digest says
         if not self.masks.asks_network:
             del found["masks"]["network_sha256"]  # likewise, for networks
+        if self.masks.unlc.superpixels.shrink == 1:  # as in data sets from before there was this key
+            del found["masks"]["unlc"]["superpixels"]["shrink"]
         if self.masks.kind != "combined":
             del found["masks"]["network_share"]
         assert found["masks"].get("network_sha256", "unused"), "masks.settled comes first"

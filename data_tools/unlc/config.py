@@ -6,9 +6,9 @@ Sources: [P] Pathak et al. 2017 section 5.1 and its published code's full run; [
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
 from data_tools.config import Config
 
@@ -50,6 +50,9 @@ class Superpixels(Config):
     compactness: float = Field(10.0, gt=0)  # space against colour, in Lab units [P]
     blur: float = Field(1.0, ge=0)  # sigma of the Gaussian before, pixels [D]; [P] 5
     iterations: int = Field(4, ge=1)  # of k-means [D]; [P] 10
+    shrink: int = Field(
+        2, ge=1
+    )  # they are found in a frame smaller by this factor, where that has enough pixels [D]; [P] 1
 
 
 class Graph(Config):
@@ -111,8 +114,26 @@ class UNLC(Config):
             working_side=650,
             long_shots="decimate",
             motion=Motion(aspect="square", preset="medium", baselines=(1, 2, 3), dominant="histogram", floor=0.0),
-            superpixels=Superpixels(blur=5.0, iterations=10),
+            superpixels=Superpixels(blur=5.0, iterations=10, shrink=1),
             graph=Graph(stride=1, neighbours=62),
             voting=Voting(restart=0.0),
             guided_radius=0,
         )
+
+
+def _kind(value: Any) -> str:
+    return "name" if isinstance(value, str) else "section"
+
+
+def _preset(value: UNLC | str) -> UNLC:
+    """What a name stands for: what is kept is its numbers."""
+    if isinstance(value, str):
+        return UNLC.paper() if value == "paper" else UNLC()
+    return value
+
+
+if TYPE_CHECKING:  # what a reader of a config gets
+    Preset = UNLC
+else:  # what may be written: settings, or the name of some
+    _Name = Annotated[Literal["fast", "default", "paper"], Tag("name")]
+    Preset = Annotated[Annotated[UNLC, Tag("section")] | _Name, Discriminator(_kind), AfterValidator(_preset)]

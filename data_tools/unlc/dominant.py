@@ -75,11 +75,11 @@ def fit_plane(flow: FlowField, num_iterations: int = 12, grid: int = 32) -> Flow
 def _solve(
     design: Float64[np.ndarray, "2 n 8"], motion: Float64[np.ndarray, "2 n"], weights: Float64[np.ndarray, "n"]
 ) -> Float64[np.ndarray, "8"]:
-    weighted = design * weights[:, None]
-    normal = np.einsum("cni,cnj->ij", weighted, design, optimize=True)
+    weighted = (design * weights[:, None]).reshape(-1, 8)
+    normal = weighted.T @ design.reshape(-1, 8)
     # a trace of regularisation: weights may leave too few points for eight parameters
     normal[np.diag_indices(8)] += 1e-6 * normal.trace()
-    return np.linalg.solve(normal, np.einsum("cni,cn->i", weighted, motion))
+    return np.linalg.solve(normal, weighted.T @ motion.reshape(-1))
 
 
 @functools.lru_cache(maxsize=8)

@@ -9,6 +9,8 @@ from skimage.segmentation import slic
 
 from data_tools.unlc.config import Superpixels
 
+ENOUGH = 16  # pixels of a region: frames in which regions would have fewer are not made smaller
+
 
 def lab_frame(frame: UInt8[np.ndarray, "h w 3"], blur: float = 0.0) -> Float32[np.ndarray, "h w 3"]:
     """RGB as CIE Lab: L in [0, 100], a and b in [-128, 127]; blurred before by a Gaussian of sigma `blur` pixels."""
@@ -20,7 +22,17 @@ def lab_frame(frame: UInt8[np.ndarray, "h w 3"], blur: float = 0.0) -> Float32[n
 
 def superpixels(frame: UInt8[np.ndarray, "h w 3"], settings: Superpixels) -> Int64[np.ndarray, "h w"]:
     """Region of each pixel: 0 .. n - 1, every number in use."""
-    lab = lab_frame(frame, settings.blur)
+    height, width = frame.shape[:2]
+    factor = settings.shrink
+    if factor == 1 or height * width < factor**2 * settings.number * ENOUGH:
+        return _regions(frame, settings.blur, settings)
+    small = cv2.resize(frame, (width // factor, height // factor), interpolation=cv2.INTER_AREA)
+    found = _regions(small, settings.blur / factor, settings).astype(np.int32)
+    return cv2.resize(found, (width, height), interpolation=cv2.INTER_NEAREST).astype(np.int64)
+
+
+def _regions(frame: UInt8[np.ndarray, "h w 3"], blur: float, settings: Superpixels) -> Int64[np.ndarray, "h w"]:
+    lab = lab_frame(frame, blur)
     span = float(lab.max() - lab.min())
     if span == 0:
         # SLIC has no centres to move in a frame of one colour

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from data_tools.config import Config
 from data_tools.unlc import UNLC
+from data_tools.unlc.config import Preset
 from fbm_dist.evaluation.config import Evaluation
 
 Baseline = Literal["flow", "centre", "all"]
@@ -21,19 +22,10 @@ def _several(value: tuple[Path, ...] | Path) -> tuple[Path, ...]:
     return (value,) if isinstance(value, Path) else value
 
 
-def _settings(value: UNLC | str | None) -> UNLC | None:
-    """The settings that a name stands for: what is kept is their numbers."""
-    if isinstance(value, str):
-        return UNLC.paper() if value == "paper" else UNLC()
-    return value
-
-
 if TYPE_CHECKING:  # what a reader of the config gets
     Paths = tuple[Path, ...]
-    Settings = UNLC | None
 else:  # what may be written
     Paths = Annotated[tuple[Path, ...] | Path, AfterValidator(_several)]
-    Settings = Annotated[UNLC | Literal["default", "fast", "paper"] | None, AfterValidator(_settings)]
 
 
 class Skipping(Config):
@@ -58,7 +50,7 @@ class Segmentation(Evaluation):
     split: str | None = None  # a list of the data set's own: train or val (DAVIS), train or test (FBMS-59); None: all
     sequences: tuple[str, ...] = ()  # these alone; empty: all
     max_frames: int | None = Field(None, ge=1)  # of each sequence, from its first; None: all
-    unlc: Settings = UNLC()  # fast (the default), paper, a section; null: not measured
+    unlc: Preset | None = UNLC()  # fast (the default), paper, a section; null: not measured
     networks: Paths = ()  # exported programs (.pt2): one frame (1, 3, s, s) in [-1, 1] -> scores (1, 1, h, w) in [0, 1]
     implicit: Paths = ()  # runs' folders: the foreground that an objective (fbm, motion_mask) separates without being given a mask
     random: bool = True  # beside `implicit`: the same architecture with random weights, one a seed

@@ -52,3 +52,19 @@ def test_superpixels_number_every_region_and_follow_edges() -> None:
     assert not set(np.unique(labels[:, :36])) & set(np.unique(labels[:, 38:])), "no region crosses the edge"
     flat = superpixels(np.zeros((60, 80, 3), np.uint8), Superpixels(number=50))
     assert 25 <= flat.max() + 1 <= 100
+
+
+def test_superpixels_of_a_smaller_frame_cover_the_whole_one() -> None:
+    """At half the size every region has whole blocks of pixels; frames too small for that are taken as they are."""
+    frame = np.zeros((121, 161, 3), dtype=np.uint8)
+    frame[:, 81:] = (250, 200, 40)
+    settings = Superpixels(number=100, shrink=2)
+    labels = superpixels(frame, settings)
+    assert labels.shape == (121, 161)
+    assert set(np.unique(labels)) == set(range(labels.max() + 1))
+    assert not set(np.unique(labels[:, :79])) & set(np.unique(labels[:, 84:])), "no region crosses the edge"
+    assert 50 <= labels.max() + 1 <= 150
+    full = superpixels(frame, settings.model_copy(update={"shrink": 1}))
+    assert (labels != full).any()
+    few = settings.model_copy(update={"number": 400})
+    np.testing.assert_array_equal(superpixels(frame, few), superpixels(frame, few.model_copy(update={"shrink": 1})))

@@ -12,6 +12,8 @@ from hypothesis import given
 from hypothesis import settings as given_settings
 from hypothesis import strategies as st
 
+from data_tools.config import ConfigError, load
+from data_tools.schema import Prepare
 from data_tools.unlc import UNLC, motion_masks
 from data_tools.unlc.masks import working_frames
 from data_tools.unlc.pieces import Opinion
@@ -197,3 +199,19 @@ def test_real_sequence() -> None:
     frames = np.stack([cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB) for path in pictures])
     truth = np.stack([cv2.imread(str(folder / "masks" / f"{path.stem}.png"), 0) > 0 for path in pictures])
     assert overlap(motion_masks(frames), truth) > 0.6
+
+
+def test_settings_by_name(tmp_path: Path) -> None:
+    def unlc(*more: str) -> UNLC:
+        return load(Prepare, None, [f"input={tmp_path}", f"output={tmp_path}", *more]).masks.unlc
+
+    assert unlc() == unlc("masks.unlc=fast") == UNLC()
+    assert unlc("masks.unlc=paper") == UNLC.paper() != UNLC()
+    assert unlc("masks.unlc.voting.restart=0.1").voting.restart == 0.1
+    with pytest.raises(ConfigError, match=r"masks\.unlc: Input should be 'fast', 'default' or 'paper' .got .slow"):
+        unlc("masks.unlc=slow")
+
+
+def test_the_papers_config_has_the_papers_settings() -> None:
+    config = Path(__file__).parents[3] / "configs/prepare/paper.yaml"
+    assert load(Prepare, config, ["input=a", "output=b"]).masks.unlc == UNLC.paper()
