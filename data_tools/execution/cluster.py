@@ -62,6 +62,7 @@ class RayCrew:
         probe: a file that every machine must see, in an output folder that they share.
         patience: seconds to go on without a single worker.
         note: takes a line when a worker is lost.
+        gpu_share: of a GPU, that each worker takes; 0: none.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class RayCrew:
         probe: str | None = None,
         patience: float = 600.0,
         note: Callable[[str], None] | None = None,
+        gpu_share: float = 0.0,
     ) -> None:
         self._size = workers
         self._limits = {"time_limit": time_limit, "memory_limit": memory_limit, "job_limit": job_limit}
@@ -83,6 +85,7 @@ class RayCrew:
         self._probe = probe
         self._patience = patience
         self._note = note or (lambda _: None)
+        self._gpu_share = gpu_share
         self._ray: Any = None
         self._connected = False  # by us
         self._posts: list[_Post] = []
@@ -94,7 +97,7 @@ class RayCrew:
         """Connect.
 
         Raises:
-            ValueError: there is no Ray, or no cluster at the address.
+            ValueError: there is no Ray, no cluster at the address, or no GPU where workers need one.
         """
         try:
             import ray
@@ -104,6 +107,9 @@ class RayCrew:
         if not ray.is_initialized():  # else whoever connected this process decides
             _connect(ray, self._address, self._size)
             self._connected = True
+        if self._gpu_share and not self._cpus():
+            self.__exit__()
+            raise ValueError("the Ray cluster has no GPU; give masks.device=cpu, or a cluster with some")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -157,14 +163,16 @@ class RayCrew:
         missing = min(self._size or self._cpus(), limit) - len(self._posts)
         if missing <= 0:
             return
-        slot = self._ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0, scheduling_strategy="SPREAD")(Slot)
+        slot = self._ray.remote(num_cpus=1, num_gpus=self._gpu_share, max_restarts=0, max_task_retries=0)(Slot)
         for _ in range(missing):
-            actor = slot.remote(self._limits, _own_paths())
+            actor = slot.options(scheduling_strategy="SPREAD").remote(self._limits, _own_paths())
             self._posts.append(_Post(actor, actor.arrive.remote(self._probe)))
 
     def _cpus(self) -> int:
         if time.monotonic() - self._counted > RECOUNT or not self._num_cpus:
-            self._num_cpus, self._counted = int(self._ray.cluster_resources().get("CPU", 0)), time.monotonic()
+            known = self._ray.cluster_resources()
+            fit = min(known.get(name, 0) / each for name, each in (("CPU", 1), ("GPU", self._gpu_share)) if each)
+            self._num_cpus, self._counted = int(fit), time.monotonic()
         return self._num_cpus
 
     def _listen(self, follow: Follow | None) -> Iterator[Event]:

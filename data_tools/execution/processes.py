@@ -28,17 +28,19 @@ LOOK = 0.25  # seconds between two looks at the memory: a process touches at mos
 STARTUP = 120.0  # seconds that a fresh process may take beyond a job's time limit
 PR_SET_PDEATHSIG = 1
 KILLED = {-signal.SIGKILL, -signal.SIGTERM}  # by somebody else: the kernel that lacks memory, a batch system, a person
+WORKER = "DATA_TOOLS_WORKER"  # environment variable of a worker: its number on this machine, from 0
 LOSSES = 2  # workers that a job may lose so; a crash of its own is judged at once
 
 
 class _Worker:
     """One child process and the pipe to it."""
 
-    def __init__(self) -> None:
+    def __init__(self, number: int) -> None:
+        self.number = number
         self.pipe, child = Pipe()
         self.errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  # a crashing library's last words
         # a fresh interpreter: needs no importable __main__ of the caller, and inherits no threads or locks
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p), WORKER: str(number)}
         for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OPENCV_FOR_THREADS_NUM"):
             environment[name] = "1"  # one process a core: more threads only get in each other's way
         self.process = subprocess.Popen(
@@ -159,7 +161,8 @@ class Crew:
             elif worker.job is None:
                 yield worker
         while len(self._workers) < self._size:
-            self._workers.append(_Worker())
+            taken = {worker.number for worker in self._workers}
+            self._workers.append(_Worker(next(n for n in range(self._size) if n not in taken)))
             yield self._workers[-1]
 
     def _dismiss(self, worker: _Worker) -> None:

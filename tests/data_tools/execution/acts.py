@@ -40,6 +40,9 @@ def act(job: str, beat: Callable[[int], None]) -> str:
             Path(file).touch()
             time.sleep(600)
         time.sleep(0.3)
+    elif kind == "environment":
+        time.sleep(0.5)
+        value = os.environ[value]
     elif kind == "raise":
         raise KeyError("a defect")
     elif kind == "full":

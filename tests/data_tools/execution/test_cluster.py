@@ -232,6 +232,20 @@ def test_what_the_user_can_do(cluster: Cluster, tmp_path: Path) -> None:
             RayCrew(1, 60.0, address=address).__enter__()
 
 
+def test_workers_that_need_a_gpu_are_where_there_is_one(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match=r"has no GPU; give masks\.device=cpu"):
+        crew_at(cluster, 1, gpu_share=0.5).__enter__()
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5")
+    node = cluster.add_node(num_cpus=4, num_gpus=1, object_store_memory=SMALL)  # so it says: Ray does not look
+    try:
+        with crew_at(cluster, gpu_share=0.5) as crew:
+            seen = values(ends(crew, ["environment CUDA_VISIBLE_DEVICES"] * 4))
+            assert seen == ["5"] * 4
+            assert len(crew._posts) == 2, "as many workers as the GPU has shares"
+    finally:
+        cluster.remove_node(node)
+
+
 def test_a_ray_of_its_own_comes_and_goes_quietly(tmp_path: Path) -> None:
     code = f"""
 from data_tools.execution.cluster import RayCrew

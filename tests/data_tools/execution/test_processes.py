@@ -194,3 +194,12 @@ def test_a_process_that_somebody_else_kills_costs_no_job(tmp_path: Path, work: C
     ends = work([f"killed-once {tmp_path / 'file'}", "echo a", "killed"])
     assert isinstance(ends[f"killed-once {tmp_path / 'file'}"], Done)
     assert ends["killed"].reason == "the process died (SIGKILL)"
+
+
+def test_workers_have_numbers_that_those_who_take_their_place_take_over(work: Callable[..., dict[str, Any]]) -> None:
+    with Crew(3, 60.0) as crew:
+        for _ in range(2):
+            events = list(crew.run(ACT, ["environment DATA_TOOLS_WORKER"] * 3))
+            numbers = {event.result.split()[0] for event in events if isinstance(event, Done)}
+            assert numbers == {"0", "1", "2"}
+            assert any(isinstance(event, Failed) for event in crew.run(ACT, ["segfault"]))
