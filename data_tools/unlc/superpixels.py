@@ -23,12 +23,18 @@ def lab_frame(frame: UInt8[np.ndarray, "h w 3"], blur: float = 0.0) -> Float32[n
 def superpixels(frame: UInt8[np.ndarray, "h w 3"], settings: Superpixels) -> Int64[np.ndarray, "h w"]:
     """Region of each pixel: 0 .. n - 1, every number in use."""
     height, width = frame.shape[:2]
-    factor = settings.shrink
-    if factor == 1 or height * width < factor**2 * settings.number * ENOUGH:
+    factor = shrinking(height, width, settings)
+    if factor == 1:
         return _regions(frame, settings.blur, settings)
     small = cv2.resize(frame, (width // factor, height // factor), interpolation=cv2.INTER_AREA)
     found = _regions(small, settings.blur / factor, settings).astype(np.int32)
     return cv2.resize(found, (width, height), interpolation=cv2.INTER_NEAREST).astype(np.int64)
+
+
+def shrinking(height: int, width: int, settings: Superpixels) -> int:
+    """The factor by which a frame is really made smaller: 1 where its regions would have too few pixels."""
+    enough = height * width >= settings.shrink**2 * settings.number * ENOUGH
+    return settings.shrink if enough else 1
 
 
 def _regions(frame: UInt8[np.ndarray, "h w 3"], blur: float, settings: Superpixels) -> Int64[np.ndarray, "h w"]:
