@@ -208,7 +208,7 @@ class _Work:
             fingerprint=tuple(self._fingerprints()),
             licence=self.known.licence,
             attribution=self.known.attribution,
-            versions=versions(kind, settings.masks.network_sha256),
+            versions=versions(kind, settings.masks.network_sha256, settings.masks.flow),
             **_verdicts(mask, self.truth, settings),
         )
         return Sample(
@@ -250,8 +250,8 @@ def mask_size(stored: tuple[int, int], settings: Prepare) -> tuple[int, int]:
 
 
 @cache
-def versions(masks: str, network_sha256: str | None = None) -> dict[str, str]:
-    """Versions of what makes a sample with masks of that kind, a network's being its file's sha256."""
+def versions(masks: str, network_sha256: str | None = None, flow: str | None = None) -> dict[str, str]:
+    """Versions of what makes a sample with masks of that kind, a network's being its file's sha256; `flow`: who makes it on a GPU."""
     tools = {
         "data_tools": _version("fbm-dist"),
         "av": av.__version__,
@@ -261,6 +261,10 @@ def versions(masks: str, network_sha256: str | None = None) -> dict[str, str]:
     tools["libavcodec"] = ".".join(map(str, av.library_versions["libavcodec"]))
     if masks in ("unlc", "combined"):
         tools |= {"scikit-image": _version("scikit-image"), "scipy": _version("scipy")}
+    if masks in ("unlc", "combined") and flow is not None:
+        tools |= {"torch": _version("torch")}
+    if masks in ("unlc", "combined") and flow == "engine":
+        tools |= {"dali": _version("nvidia-dali-cuda130")}
     if masks in ("network", "combined") and network_sha256 is not None:
         tools |= {"network": network_sha256, "torch": _version("torch")}
     return dict(sorted(tools.items()))

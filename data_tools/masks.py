@@ -69,13 +69,13 @@ def _network(working: list[np.ndarray], masks: Masks, beat: Callable[[int], None
 
 
 def _motion(working: list[np.ndarray], masks: Masks, beat: Callable[[int], None]) -> np.ndarray:
-    from data_tools.unlc import motion_masks
+    from data_tools.unlc.device import method
     from data_tools.unlc.pieces import Opinion
 
-    if masks.kind == "unlc":
-        return motion_masks(np.stack(working), masks.unlc)
-    found = np.stack(_network(working, masks, beat))
-    return motion_masks(np.stack(working), masks.unlc, Opinion(found, masks.network_share))
+    opinion = None
+    if masks.kind == "combined":
+        opinion = Opinion(np.stack(_network(working, masks, beat)), masks.network_share)
+    return method(masks)(np.stack(working), opinion=opinion)
 
 
 def _even(items: list[np.ndarray], parts: int) -> list[list[np.ndarray]]:

@@ -43,6 +43,20 @@ class Masks(Config):
         240, ge=16
     )  # shorter side of the frames that masks are computed on; frames are only made smaller
     unlc: Preset = UNLC()  # fast (the default), paper, or a section
+    device: Literal["cpu", "cuda"] = (
+        "cpu"  # unlc, combined: cuda: the same method on the GPUs that a machine's workers share
+    )
+    # cuda: who makes the optical flow, the GPU's own engine or DIS on the CPU; None: the engine where there is one.
+    # What it was is stored with the settings: other flow makes another data set
+    flow: Literal["engine", "dis"] | None = None
+
+    @model_validator(mode="after")
+    def _device(self) -> Masks:
+        if self.device == "cuda" and self.kind not in ("unlc", "combined"):
+            raise ValueError(f"device=cuda belongs to kind=unlc or combined, and kind is {self.kind}; leave it out")
+        if self.flow is not None and self.device == "cpu":
+            raise ValueError("flow belongs to device=cuda; set device=cuda, or leave it out")
+        return self
 
     @model_validator(mode="after")
     def _network(self) -> Masks:
@@ -165,6 +179,9 @@ class Prepare(Config):
         if self.masks.kind != "combined":
             del found["masks"]["network_share"]
         assert found["masks"].get("network_sha256", "unused"), "masks.settled comes first"
+        if self.masks.device == "cpu":
+            del found["masks"]["device"], found["masks"]["flow"]  # likewise, for GPUs
+        assert found["masks"].get("flow", "unused"), "unlc.device.with_device comes first"
         return found
 
 

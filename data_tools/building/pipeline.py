@@ -29,6 +29,7 @@ from data_tools.report.near_duplicates import write_near_duplicates
 from data_tools.schema import Prepare
 from data_tools.sources.films import Film, Found
 from data_tools.sources.inputs import Rows, discover, remarks
+from data_tools.unlc.device import with_device
 
 SETTINGS = "settings.json"  # in the staging folder
 PACKINGS = 10  # that may meet a damaged clip
@@ -54,7 +55,7 @@ def prepare(settings: Prepare, progress: Progress | None = None) -> Summary:
 def prepare_films(found: Found, rows: Rows, settings: Prepare, progress: Progress) -> Summary:
     """`prepare` for films that are found already, with their rows of labels.csv."""
     begun = time.monotonic()
-    settings = settled(settings)
+    settings = with_device(settled(settings), progress.note)
     root = place(settings.output)
     if settings.executor == "ray":  # whose workers are in folders of their own
         root = root.absolute()
@@ -140,7 +141,7 @@ def _staging(root: Place, settings: Prepare) -> Staging:
     if dataset is not None:
         _same(dataset.settings, settings)
     marker = staging.read(SETTINGS)
-    made_by = versions(settings.masks.kind, settings.masks.network_sha256)
+    made_by = versions(settings.masks.kind, settings.masks.network_sha256, settings.masks.flow)
     if marker is not None:
         _same(marker["settings"], settings)
         if marker["versions"] != made_by and not packing.begun(staging):

@@ -14,6 +14,7 @@ from data_tools.masks import settled
 from data_tools.progress import Progress
 from data_tools.schema import Prepare, Repair
 from data_tools.shards import first_error, members_of
+from data_tools.unlc.device import with_device
 
 TAKE = "data_tools.building.stages:take"
 
@@ -63,7 +64,7 @@ def rebuilder(settings: Repair, made_with: Mapping[str, Any], progress: Progress
             f"{settings.path}: its settings are not those of this version's `prepare` ({first_error(error)}): "
             "films cannot be made again with them; leave out input="
         ) from None
-    prepare = settled(prepare)
+    prepare = with_device(settled(prepare), progress.note)
 
     def rebuild(wanted: Sequence[Wanted]) -> Iterator[tuple[Wanted, dict[str, bytes]]]:
         with tempfile.TemporaryDirectory(dir=settings.scratch) as scratch:

@@ -10,6 +10,9 @@ from data_tools.execution.events import Executor
 from data_tools.places import Place, is_local
 from data_tools.schema import Prepare
 
+CUDA = 4.0  # GiB that CUDA's libraries may hold in a process before its first film: not the film's fault
+GPU_SHARE = 0.125  # of a GPU, that a worker on a Ray cluster takes: decoding and encoding keep a core busy meanwhile
+
 
 def crew_of(settings: Prepare, probe: Place, note: Callable[[str], None]) -> AbstractContextManager[Executor]:
     """The workers that the settings ask for.
@@ -20,10 +23,11 @@ def crew_of(settings: Prepare, probe: Place, note: Callable[[str], None]) -> Abs
     Raises:
         ValueError: the Ray cluster cannot be had.
     """
+    on_gpu = settings.masks.device == "cuda"
     limits: dict[str, Any] = {
         "time_limit": settings.time_limit,
         "job_limit": settings.film_time_limit,
-        "memory_limit": settings.memory_limit,
+        "memory_limit": settings.memory_limit + CUDA * on_gpu,
     }
     if settings.executor == "local":
         from data_tools.execution.processes import Crew
@@ -37,5 +41,6 @@ def crew_of(settings: Prepare, probe: Place, note: Callable[[str], None]) -> Abs
         attempts=settings.ray.attempts,
         probe=str(probe.resolve()) if is_local(probe) else None,
         note=note,
+        gpu_share=GPU_SHARE * on_gpu,
         **limits,
     )
