@@ -1,4 +1,4 @@
-"""Everything that only a GPU can tell, in one script: NVDEC, bf16 Conv3d, full-size FBM training, data wait. `python -m benchmarks.gpu`.
+"""All that only a GPU can tell, in one script: NVDEC, bf16 Conv3d, motion masks, full-size training, data wait. `python -m benchmarks.gpu`.
 
 Without a GPU the same lines run small, on the CPU (a rehearsal); `--quick` makes them small on a GPU too. Each part that fails says
 why and leaves the others alone. Prints tables, writes `--output`, and ends with one line of JSON.
@@ -36,6 +36,7 @@ from rich.table import Table
 from skimage import data as photographs
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks import gpu_masks
 from fbm_dist.clip import Clip
 from fbm_dist.config import load
 from fbm_dist.data.decoding.frames import FrameReader, Stored
@@ -240,6 +241,11 @@ def _reduce(rank: int, backend: str, count: int, size: int, folder: str) -> None
     dist.destroy_process_group()
 
 
+def masks(machine: Machine) -> dict[str, Any]:
+    """Motion masks in tensors beside the CPU's: frames a second with DIS and with the GPU's optical-flow engine, agreement, memory."""
+    return gpu_masks.speed(machine.device, 20 if machine.small else gpu_masks.FRAMES)
+
+
 def training(machine: Machine) -> dict[str, Any]:
     """Step time, MFU, memory and numbers of the full-size FBM (176.8M) in fp32 and bf16 autocast."""
     config = FBMConfig(width=0.125, size=64) if machine.small else FBMConfig()
@@ -332,7 +338,13 @@ def _overrides(machine: Machine, shards: Path, folder: Path, decode: str) -> lis
     ]  # fmt: skip
 
 
-PARTS: dict[str, Part] = {"nvdec": nvdec, "preflight": preflight, "training": training, "pretraining": pretraining}
+PARTS: dict[str, Part] = {
+    "nvdec": nvdec,
+    "preflight": preflight,
+    "masks": masks,
+    "training": training,
+    "pretraining": pretraining,
+}
 
 if __name__ == "__main__":
     main()
