@@ -15,6 +15,7 @@ Thing = Literal["ball", "box", "star", "figure", "blob"]
 Background = Literal["building", "plants", "stone", "room", "space"]
 Camera = Literal["static", "moving"]
 
+COVERAGE = (0.05, 0.12)
 FACTORS = ("motion", "object", "background", "camera")  # the label columns, in this order
 
 
@@ -50,6 +51,8 @@ class Synthesize(Config):
     objects: tuple[Thing, ...] = ("ball", "box", "star", "figure")
     backgrounds: tuple[Background, ...] = ("building", "plants", "stone", "room")
     cameras: tuple[Camera, ...] = ("static", "moving")
+    # the thing's share of the picture, least and most; one that would have no room to move is made smaller
+    coverage: tuple[float, float] = COVERAGE
     distractors: int = Field(0, ge=0, le=8, description="small things that fly about behind the object, in no mask")
     noise: tuple[float, float] = (1.0, 4.0)  # sensor noise of a shot: standard deviation in grey levels of 255
     flicker: float = Field(0.02, ge=0, le=0.2)  # brightness of a frame varies by this share
@@ -60,13 +63,15 @@ class Synthesize(Config):
 
     @model_validator(mode="after")
     def _consistent(self) -> Synthesize:
-        for name, (low, high) in (("frames", self.frames), ("noise", self.noise)):
+        for name, (low, high) in (("frames", self.frames), ("noise", self.noise), ("coverage", self.coverage)):
             if low > high:
                 raise ValueError(f"{name}: {low} is above {high}; give the smaller one first")
         if self.frames[0] < 2:
             raise ValueError("frames: a shot needs 2 frames or more for anything to move")
         if self.noise[0] < 0:
             raise ValueError("noise: a standard deviation cannot be negative")
+        if not 0 < self.coverage[0] <= self.coverage[1] <= 0.5:
+            raise ValueError("coverage: shares of the picture, above 0 and at most 0.5, e.g. coverage=[0.15,0.3]")
         if min(self.size) < 64 or self.size[0] % 2 or self.size[1] % 2:
             raise ValueError("size: height and width must be even and 64 or more")
         if self.codec == "h264" and (self.crf or 0) > 51:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from data_tools.synthetic.config import Motion
+from data_tools.synthetic.config import COVERAGE, Motion
 
 DIRECTIONS = {"right": (1.0, 0.0), "left": (-1.0, 0.0), "up": (0.0, -1.0), "down": (0.0, 1.0)}
 OVERHANG = 0.15  # share of its length by which a thing may leave the picture
@@ -47,7 +47,7 @@ def trajectory(
     num_frames: int,
     size: tuple[int, int],
     rng: np.random.Generator,
-    coverage: tuple[float, float] = (0.05, 0.12),
+    coverage: tuple[float, float] = COVERAGE,
 ) -> Trajectory:
     """Draw a motion of the class for a picture of `size` (height, width).
 

@@ -48,7 +48,13 @@ def compose(settings: Synthesize, film: int, shot: Shot) -> Scene:
     plate, camera = _background(settings, shot, rng)
     luminance = float(cv2.cvtColor(plate, cv2.COLOR_RGB2GRAY).mean())
     thing = _actor(
-        cast(Thing, shot.labels["object"]), cast(Motion, shot.labels["motion"]), length, size, luminance, rng
+        cast(Thing, shot.labels["object"]),
+        cast(Motion, shot.labels["motion"]),
+        length,
+        size,
+        luminance,
+        rng,
+        settings.coverage,
     )
     distractors = tuple(
         _actor(
@@ -101,7 +107,7 @@ def _actor(
     size: tuple[int, int],
     luminance: float,
     rng: np.random.Generator,
-    coverage: tuple[float, float] = (0.05, 0.12),
+    coverage: tuple[float, float],
 ) -> Actor:
     parts = things.outlines(kind, rng)
     way = trajectory(motion, things.measure(parts), num_frames, size, rng, coverage)

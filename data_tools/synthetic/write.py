@@ -25,12 +25,15 @@ from data_tools.config import ConfigError
 from data_tools.execution.processes import Crew, Done, Failed
 from data_tools.places import write_atomic
 from data_tools.synthetic import digits
-from data_tools.synthetic.config import Films, MovingMnist
+from data_tools.synthetic.config import COVERAGE, Films, MovingMnist
 from data_tools.synthetic.factors import FilmPlan, Shot, plan
 from data_tools.synthetic.scene import compose, render
 
 GENERATOR = 1  # raise it when the same settings give other pixels: a folder never mixes two generators
 SETTINGS = "synthesize.json"
+UNSAID = {
+    "coverage": list(COVERAGE)
+}  # a record that does not name these keys was made with these values: they came later
 SILENCE = 300.0  # seconds that one frame may take before its film is given up
 
 # Ordinary files, as cameras and the web have them (long groups of pictures, B-frames), unlike the clips in shards, which
@@ -211,16 +214,17 @@ def _claim(settings: Films) -> None:
             )
     elif any(output.iterdir()):
         raise ConfigError(f"output: {output} is not empty and was not made by synthesize; give another folder")
-    write_atomic(record, json.dumps(told, indent=1).encode() + b"\n")
+    said = {key: value for key, value in told.items() if key not in UNSAID or UNSAID[key] != value}
+    write_atomic(record, json.dumps(said, indent=1).encode() + b"\n")
     for folder in ("films", "masks"):
         (output / folder).mkdir(exist_ok=True)
 
 
 def _compare(record: Path, told: dict[str, Any]) -> None:
     try:
-        known = json.loads(record.read_text())
+        known = UNSAID | json.loads(record.read_text())
         keys = [key for key in told if known.get(key) != told[key]]
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, TypeError):
         raise ConfigError(f"{record}: not readable as JSON; delete the folder or give another output") from None
     if keys:
         key = keys[0]

@@ -115,6 +115,12 @@ def test_things_cover_a_sensible_share_and_stay_mostly_inside(motion: str, thing
         assert share.min() > 0.6 * share.max()
 
 
+@pytest.mark.parametrize("thing", [thing for thing in THINGS if thing != "figure"])  # it is tall, and made smaller
+def test_the_thing_covers_what_is_asked(thing: str) -> None:
+    drawn = scene("turn", thing, coverage=(0.2, 0.2))
+    assert masks_of(drawn).mean(axis=(1, 2)) == pytest.approx(0.2, rel=0.15)
+
+
 def test_edges_are_soft() -> None:
     parts = things.outlines("ball", np.random.default_rng(0))
     opacity = things.paint("ball", parts, 40.0, 128.0, np.random.default_rng(0)).draw(0.0, 0.0)[..., 3]

@@ -186,6 +186,19 @@ def test_another_setting_in_the_same_folder_is_refused(tmp_path: Path) -> None:
     assert synthesize(settings(tmp_path, films=3, workers=2)).made == 1
 
 
+def test_coverage_is_told_only_where_it_is_not_the_old_one(tmp_path: Path) -> None:
+    """Folders of before this key are the default's: byte for byte, and they go on."""
+    synthesize(settings(tmp_path / "default", films=1))
+    assert "coverage" not in (tmp_path / "default" / "synthesize.json").read_text()
+    synthesize(settings(tmp_path / "said", films=1, coverage=(0.05, 0.12)))
+    assert contents(tmp_path / "said") == contents(tmp_path / "default")
+    with pytest.raises(ConfigError, match=r"^coverage: .* was made with coverage=\[0.05, 0.12\], not \[0.15, 0.3\]"):
+        synthesize(settings(tmp_path / "default", films=1, coverage=(0.15, 0.3)))
+    synthesize(settings(tmp_path / "large", films=1, coverage=(0.15, 0.3)))
+    with pytest.raises(ConfigError, match=r"^coverage: .* was made with coverage=\[0.15, 0.3\], not \[0.05, 0.12\]"):
+        synthesize(settings(tmp_path / "large", films=1))
+
+
 def test_two_calls_do_not_write_to_one_folder(tmp_path: Path) -> None:
     wanted = settings(tmp_path, films=1)
     with exclusive(tmp_path, "synthesize"), pytest.raises(ValueError, match="another `synthesize` is at work here"):
