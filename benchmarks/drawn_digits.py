@@ -3,7 +3,7 @@
     python benchmarks/drawn_digits.py CONFIG --train MNIST.npz [--digits 1] run.folder=DIR [a.b=c ...]
 
 The run is that of launch/pretrain.py but for its data and its registration; benchmarks/moving_mnist.py measures what it leaves.
-Ends with one line of JSON.
+Ends with one line of JSON. A run that a signal stops ends with status 1: who waits for it must not take it for finished.
 """
 
 from __future__ import annotations
@@ -129,6 +129,8 @@ def main() -> None:
         picture_clip=lambda data, device: drawn_clip(settings, data.clip, list(range(10**6, 10**6 + 8))).to(device),
         begin=begin,
     )
+    if summary.interrupted:
+        sys.exit(f"stopped after {summary.steps} steps, before its end; the same command goes on")
     cost = {"seconds": time.monotonic() - began, "core_seconds": time.process_time() - used}
     print(json.dumps({"steps": summary.steps, "clips": summary.clips, **cost, **summary.metrics}))
 

@@ -5,7 +5,8 @@
 
     scene      FBM, and as many more steps with each of its terms against the scene in the motion features, or with none; the autoencoder;
                random weights: the disentanglement matrix. `motion_background_*`: accuracy of a linear probe of the scene (chance: 0.24).
-    drnet      DrNet with few and with many numbers of pose, with and without its critic's say: accuracy of a linear probe of the scene.
+    drnet      DrNet with few and with many numbers of pose, with and without its critic's say: accuracy of a linear probe of the scene
+               (many: on films that were not seen in pretraining).
     discovery  Quadruplet, Siamese, SFA (three training seeds) and random networks: bits of the scene that k-means clusters leave open.
     curves     the Quadruplet's margin, w (the neighbour's distance) and n (the far frame's).
     masks      the motion-mask ConvNet, the masks that it learnt from, and one mask for all frames, on held-out films. `mask_*_iou` are of
@@ -22,10 +23,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +34,7 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks.bench import Bench, Found, Pretraining
 from fbm_dist.config import load
 from fbm_dist.data.loader import read_once
 from fbm_dist.objectives.motion_mask.losses import overlap, reduced
@@ -43,16 +42,20 @@ from fbm_dist.schema import Data, Run
 from fbm_dist.training.monitoring.metrics import read_lines
 from fbm_dist.training.monitoring.validation import training_filter, validation_data
 
-ROOT = Path(__file__).parents[1]
 PARTS = ("scene", "drnet", "discovery", "curves", "masks", "digits")
 FILMS = ("films=48", "seed=0", "shots=6", "motions=[right,left,up,down]")
 # Films, then what `prepare` is told. `short` is the demo's; `long` holds n = 30; `many` shows a network of single frames enough things.
+# `large`: larger things (12 % of the picture in place of 8: they need room to travel), and half of the films kept for the probes.
 COLLECTIONS = {
     "short": ((*FILMS, "frames=[18,22]"), ("configs/prepare/demo.yaml",)),
     "many": (("films=240", *FILMS[1:], "frames=[18,22]"), ("configs/prepare/demo.yaml", "masks.kind=none")),
+    "large": (
+        ("films=240", *FILMS[1:], "frames=[18,22]", "coverage=[0.15,0.3]", "split={train: 1, val: 0, test: 1}"),
+        ("configs/prepare/demo.yaml", "masks.kind=none"),
+    ),
     "long": ((*FILMS, "frames=[36,40]"), ("configs/prepare/demo.yaml", "masks.kind=none")),
 }
-ALONE = ("tracking.mlflow=false", "tracking.register_as=null", "training.engine=torch", "training.preflight=off")
+FACTORS_ALONE = "factors=[motion,object,background]"  # the camera is nobody's
 GROUPS, FACTORS = ("motion", "foreground", "background"), ("motion", "object", "background")
 CRITIC = "players={critic: {optimizer: {lr: 2e-3, betas: [0.5, 0.999], weight_decay: 0}}}"
 LOSSES = {
@@ -63,117 +66,15 @@ LOSSES = {
 SEEDS = (0, 1, 2)  # of training
 NEAR, FAR, MARGIN = 1, 20, 0.5  # the paper's
 CURVES = {"w": (1, 2, 5, 10), "n": (10, 15, 20, 25, 30), "margin": (0.25, 0.5, 1.0, 1.5)}
-# Numbers of pose, beta, steps; random weights are those of the first.
+FASTER = "players={critic: {optimizer: {lr: 4e-3, betas: [0.5, 0.999], weight_decay: 0}}}"  # twice the model's rate
+# Pairs of DrNets, each by its numbers of pose: collection, filters of training and of the probes, steps, beta of `with`, further settings.
 DRNETS = {
-    "drnet-16-with": (16, 1.0, 2000),
-    "drnet-16-without": (16, 0.0, 2000),
-    "drnet-2-with": (2, 0.1, 600),
-    "drnet-2-without": (2, 0.0, 600),
+    16: ("large", "{split: train}", "{split: test}", 800, 1.0, (FASTER,)),
+    2: ("short", "{}", "{}", 600, 0.1, ()),
 }
 # True masks eroded or dilated, at random; pixels of the 99x99 crop.
 DEGRADED = ("data.clip.use_truth_as_mask=true", "data.clip.degrade={kind: boundary, kernel: 15}", "training.steps=900")
 LEVELS = tuple(np.linspace(0.1, 0.9, 17).round(2).tolist())
-Found = dict[str, dict[str, dict[str, tuple[float, float]]]]  # encoder -> table -> column -> mean, spread
-
-
-@dataclass(frozen=True)
-class Pretraining:
-    """A run of launch/pretrain.py: the folder's name, its collection, config and overrides."""
-
-    name: str
-    collection: str
-    config: str
-    overrides: tuple[str, ...]
-
-
-class Bench:
-    """Runs the product's commands in a folder, each once."""
-
-    def __init__(self, folder: Path, jobs: int) -> None:
-        self.folder, self.jobs = folder.resolve(), jobs
-        self.folder.mkdir(parents=True, exist_ok=True)
-
-    def collection(self, name: str) -> Path:
-        """Shards of films that are made where they are not there yet."""
-        shards, films = self.folder / f"{name}-shards", self.folder / f"{name}-films"
-        made, prepared = COLLECTIONS[name]
-        self._once(
-            f"{name}-films", films / "synthesize.json", "-m", "data_tools", "synthesize", f"output={films}", *made
-        )
-        prepare = ("-m", "data_tools", "prepare", *prepared, f"input={films}", f"output={shards}")
-        self._once(f"{name}-shards", shards / "dataset.json", *prepare)
-        return shards
-
-    def pretrain(self, runs: list[Pretraining]) -> list[Path]:
-        """The runs' folders."""
-        shards = {name: self.collection(name) for name in sorted({run.collection for run in runs})}
-
-        def one(run: Pretraining) -> Path:
-            folder = self.folder / run.name
-            own = (f"data.path={shards[run.collection]}", f"run.folder={folder}", *ALONE, *run.overrides)
-            config = f"configs/pretrain/{run.config}.yaml"
-            self._once(run.name, folder / "finished.json", "launch/pretrain.py", config, *own)
-            return folder
-
-        with ThreadPoolExecutor(self.jobs) as pool:
-            return list(pool.map(one, runs))
-
-    def evaluate(self, name: str, config: str, collection: str, runs: list[Path], *overrides: str) -> Found:
-        """Means and spreads of a protocol for `random`, each run by its folder's name, and `chance`."""
-        output = self.folder / f"{name}-results"
-        first, *others = map(str, runs)
-        self._run(
-            output.name,
-            "launch/evaluate.py",
-            f"configs/evaluate/{config}.yaml",
-            f"encoder={first}",
-            f"compare_with=[{','.join(['random', *others])}]",
-            f"data.path={self.collection(collection)}",
-            f"output={output}",
-            "tracking.mlflow=false",
-            *overrides,
-        )
-        results = json.loads((output / "results.json").read_text())
-        names = {subject["name"]: Path(subject["uri"]).name for subject in results["subjects"]}
-        found: Found = {}
-        for table in results["tables"]:
-            for row in table["rows"]:
-                encoder = names.get(row["name"], "chance" if row["kind"] == "chance" else None)
-                if encoder is not None:
-                    cells = {column: (cell["value"]["mean"], cell["spread"]) for column, cell in row["cells"].items()}
-                    found.setdefault(encoder, {})[table["name"]] = cells
-        return found
-
-    def script(self, name: str, *command: str) -> dict[str, Any]:
-        """The last line of another benchmark, which is JSON."""
-        self._once(name, self.folder / f"{name}.finished", *command, makes_mark=False)
-        found: dict[str, Any] = json.loads((self.folder / f"{name}.out").read_text().splitlines()[-1])
-        return found
-
-    def _once(self, name: str, mark: Path, *command: str, makes_mark: bool = True) -> None:
-        """Run what has not made its mark yet; what another command made is not taken."""
-        note = self.folder / f"{name}.command"
-        if mark.exists() and note.exists() and note.read_text() != "\n".join(command):
-            sys.exit(f"{mark.parent} was made by another command ({note}); give another --folder, or remove it")
-        if not mark.exists():
-            note.write_text("\n".join(command))
-            self._run(name, *command)
-            if not makes_mark:
-                mark.touch()
-            elif not mark.exists():
-                sys.exit(f"{name} was stopped before its end; the same command goes on")
-
-    def _run(self, name: str, *command: str) -> None:
-        """What the command prints is kept in NAME.out and NAME.log."""
-        print(f"{name}: {' '.join(command)}", file=sys.stderr, flush=True)
-        cpu = {"OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1", "DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": ""}
-        log = self.folder / f"{name}.log"
-        with (self.folder / f"{name}.out").open("w") as out, log.open("w") as errors:
-            code = subprocess.run(
-                [sys.executable, *command], cwd=ROOT, env=os.environ | cpu, stdout=out, stderr=errors
-            ).returncode
-        if code:
-            sys.exit(f"{name} ended with {code}; what it said is in {log}")
 
 
 def probed(found: Found, groups: tuple[str, ...], heading: str) -> dict[str, list[list[float]]]:
@@ -226,21 +127,24 @@ def scene(bench: Bench) -> dict[str, Any]:
 
 def drnet(bench: Bench) -> dict[str, Any]:
     """How well the scene is read from DrNet's pose, by its size, with and without the critic's say."""
-    clip = ("data.filter={}", "data.clip.within=16", "training.micro_batch=32")
-    runs = bench.pretrain(
-        [
-            Pretraining(
-                name,
-                "short",
-                "drnet_cpu",
-                (*clip, f"objective.pose_dim={pose}", f"objective.beta={beta}", f"training.steps={steps}"),
-            )
-            for name, (pose, beta, steps) in DRNETS.items()
-        ]
-    )
     parts = "expected={background: content, motion: pose}", "leaks={background: pose}"
-    found = bench.evaluate("drnet", "disentanglement", "short", runs, *parts)
-    matrices = probed(found, ("content", "pose"), "DrNet")
+    matrices: dict[str, list[list[float]]] = {}
+    for pose, (collection, known, asked, steps, beta, more) in DRNETS.items():
+        clip = (f"data.filter={known}", "data.clip.within=16", "training.micro_batch=32", f"objective.pose_dim={pose}")
+        pair = [(f"drnet-{pose}-with", beta), (f"drnet-{pose}-without", 0.0)]
+        runs = bench.pretrain(
+            [
+                Pretraining(
+                    name, collection, "drnet_cpu", (*clip, f"objective.beta={b}", f"training.steps={steps}", *more)
+                )
+                for name, b in pair
+            ]
+        )
+        found = bench.evaluate(
+            f"drnet-{pose}", "disentanglement", collection, runs, *parts, f"data.filter={asked}", FACTORS_ALONE
+        )
+        for name, rows in probed(found, ("content", "pose"), f"DrNet, {pose} numbers of pose").items():
+            matrices[name if pose == 16 or name.startswith("drnet") else f"drnet-{pose}-{name}"] = rows
     scene_in_pose = {name: rows[1][FACTORS.index("background")] for name, rows in matrices.items()}
     return {
         "drnet_pose_leak_with": scene_in_pose["drnet-16-with"],
@@ -391,7 +295,7 @@ def main() -> None:
         parser.error(f"unknown part {unknown[0]!r}; there are {', '.join(PARTS)}")
     if "digits" in parts and given.mnist is None:
         parser.error("the part digits needs --mnist FOLDER")
-    bench = Bench(given.folder, given.jobs)
+    bench = Bench(given.folder, given.jobs, COLLECTIONS)
     keys = ("fbm_matrix", "motion_background_plain", "motion_background_critic", "motion_background_random")
     keys += ("drnet_pose_leak_with", "drnet_pose_leak_without", "discovery", "mask_net_iou", "mask_input_iou")
     figures: dict[str, Any] = dict.fromkeys(keys)
