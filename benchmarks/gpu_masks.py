@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 from threadpoolctl import threadpool_limits
 
-from benchmarks.masks import evaluate, find_sequences, read_sequence
+from benchmarks.masks import find_sequences, judged, read_sequence
 from data_tools.unlc import UNLC, motion_masks
 from data_tools.unlc.tensors.masks import motion_masks as on_tensors
 from tests.moving_disc import overlap, scene
@@ -108,7 +108,7 @@ def quality(device: torch.device, data: Path, names: str | None, frames: int) ->
         cells, theirs = [], np.zeros(0, bool)
         for name, method in methods.items():
             masks = method(shot) > 0.5
-            result = evaluate(lambda _, masks=masks: masks, shot, truth)
+            result = judged(masks, truth, 0.0)
             theirs = theirs if len(theirs) else masks
             scores[name].append(100 * float(result.scores[:, 0].mean()))
             agreement[name].append(overlap(masks.astype(np.float32), theirs))

@@ -199,10 +199,14 @@ def evaluate(predict: Predict, frames: np.ndarray, truth: np.ndarray) -> tuple[R
     """Run one method on one sequence: how good it is, and its scores."""
     start = time.process_time()
     found = predict(frames)
-    seconds = time.process_time() - start
+    return judged(found, truth, time.process_time() - start), found
+
+
+def judged(found: np.ndarray, truth: np.ndarray, seconds: float) -> Result:
+    """How good scores (T, H, W) are that took so many CPU seconds."""
     measured = metrics.frames([metrics.measure(ours > 0.5, true) for ours, true in zip(found, truth, strict=True)])
     scores = np.stack([measured.iou, measured.precision, measured.recall], 1)
-    return Result(scores, measured.pooled(), seconds, int((measured.share > ALL_FOREGROUND).sum())), found
+    return Result(scores, measured.pooled(), seconds, int((measured.share > ALL_FOREGROUND).sum()))
 
 
 def unlc(settings: UNLC) -> Predict:
