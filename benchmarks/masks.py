@@ -38,7 +38,6 @@ from data_tools.flow import OpticalFlow, grey_frames
 from data_tools.frames import resized
 from data_tools.masks import settled
 from data_tools.schema import Prepare
-from data_tools.segmenter import network_masks
 from data_tools.unlc import UNLC, motion_masks
 from data_tools.unlc.pieces import Opinion
 from fbm_dist.evaluation.segmentation import metrics
@@ -62,6 +61,7 @@ LADDER: dict[str, dict[str, Any]] = {
     "flow to the next frames alone": {"motion": {"baselines": (1,)}},
     "DIS: fast": {"motion": {"preset": "fast"}},
     "weak motion not stretched": {"motion": {"floor": 0.25}},
+    "superpixels need not be connected": {"superpixels": {"connected": False}},
     "superpixels at half the size": {"superpixels": {"shrink": 2}},
 }
 # The profile's lines: functions of data_tools/unlc, and OpenCV's flow.
@@ -150,6 +150,8 @@ def ladder() -> dict[str, UNLC]:
 
 def second_round(segmenter: str) -> dict[str, Predict]:
     """The network alone, and as a voter beside motion, as `prepare` has them."""
+    from data_tools.segmenter import network_masks  # torch's memory is not uNLC's
+
     asked = ("input=unused", "output=unused", "masks.kind=combined", f"masks.network={segmenter}")
     try:
         masks = settled(load(Prepare, None, asked)).masks

@@ -174,8 +174,9 @@ class Prepare(Config):
         del found["masks"]["network"]  # where it lies; what it is, its digest says
         if not self.masks.asks_network:
             del found["masks"]["network_sha256"]  # likewise, for networks
-        if self.masks.unlc.superpixels.shrink == 1:  # as in data sets from before there was this key
-            del found["masks"]["unlc"]["superpixels"]["shrink"]
+        for key, before in (("shrink", 1), ("connected", True)):  # in data sets from before there were these keys
+            if getattr(self.masks.unlc.superpixels, key) == before:
+                del found["masks"]["unlc"]["superpixels"][key]
         if self.masks.kind != "combined":
             del found["masks"]["network_share"]
         assert found["masks"].get("network_sha256", "unused"), "masks.settled comes first"

@@ -15,7 +15,7 @@ from data_tools.unlc.superpixels import lab_frame, region_means, superpixels
 
 NEAREST = 0.2  # share of the edge's regions that a region is compared with: the background it is most like
 VISIBLE = 10.0  # Lab units: a frame whose largest contrast is below it is not stretched to 1
-_SLIC = Superpixels(number=200, compactness=10.0, blur=1.0, iterations=5, shrink=1)
+_SLIC = Superpixels(number=200, compactness=10.0, blur=1.0, iterations=5, connected=True, shrink=1)
 
 
 def appearance_saliency(frames: UInt8[np.ndarray, "t h w 3"], size: tuple[int, int]) -> Float32[np.ndarray, "t y x"]:

@@ -50,9 +50,10 @@ class Superpixels(Config):
     compactness: float = Field(10.0, gt=0)  # space against colour, in Lab units [P]
     blur: float = Field(1.0, ge=0)  # sigma of the Gaussian before, pixels [D]; [P] 5
     iterations: int = Field(4, ge=1)  # of k-means [D]; [P] 10
-    shrink: int = Field(
-        2, ge=1
-    )  # they are found in a frame smaller by this factor, where that has enough pixels [D]; [P] 1
+    # whether parts that lie apart from their region go to another one [D]; [P] true. In tensors they never do
+    connected: bool = False
+    # they are found in a frame smaller by this factor, where that has enough pixels [D]; [P] 1
+    shrink: int = Field(2, ge=1)
 
 
 class Graph(Config):
@@ -114,7 +115,7 @@ class UNLC(Config):
             working_side=650,
             long_shots="decimate",
             motion=Motion(aspect="square", preset="medium", baselines=(1, 2, 3), dominant="histogram", floor=0.0),
-            superpixels=Superpixels(blur=5.0, iterations=10, shrink=1),
+            superpixels=Superpixels(blur=5.0, iterations=10, connected=True, shrink=1),
             graph=Graph(stride=1, neighbours=62),
             voting=Voting(restart=0.0),
             guided_radius=0,

@@ -50,7 +50,7 @@ def _regions(frame: UInt8[np.ndarray, "h w 3"], blur: float, settings: Superpixe
         compactness=settings.compactness / span,
         max_num_iter=settings.iterations,
         convert2lab=False,
-        enforce_connectivity=True,
+        enforce_connectivity=settings.connected,
         start_label=0,
         channel_axis=-1,
     )
