@@ -14,9 +14,9 @@
                the study of degraded masks: true ones, eroded or dilated. `masks` also has uNLC's.
     digits     DrNet on Moving MNIST, swaps and rollouts (benchmarks/moving_mnist.py); needs mnist_train.npz and mnist_test.npz.
 
-All but `discovery` and `groups` is one training seed. Films are made here. A pretraining is one process of one thread, `--jobs` of them beside each
-other, which changes no figure. The same command again goes on: finished films and pretrainings are not made again. Ends with one line
-of JSON; the first keys are null where their part was not asked for.
+All but `discovery` and `groups` is one training seed. Films are made here. A pretraining is one process of one thread, `--jobs` of them
+beside each other, which changes no figure. The same command again goes on: finished films and pretrainings are not made again. Ends with
+one line of JSON; the first keys are null where their part was not asked for.
 """
 
 from __future__ import annotations
