@@ -12,11 +12,11 @@ import numpy as np
 from data_tools.flow import OpticalFlow, grey_frames
 from data_tools.report.pages.cards import picture, webp
 from data_tools.report.pages.document import document
+from fbm_dist.evaluation.segmentation.figures import overlay
 
 WORST, BEST = 16, 8  # frames on the page
 APART = 10  # frames: nearer ones of a sequence look alike, and one of them is shown
 HIT, ALARM, MISS = (60, 200, 90), (230, 60, 50), (60, 120, 240)  # RGB
-COVER = 0.6  # how much of the colour there is over the picture
 QUALITY = 75  # of WebP
 STYLE = f".hit {{ color: rgb{HIT}; }} .alarm {{ color: rgb{ALARM}; }} .miss {{ color: rgb{MISS}; }}"
 
@@ -106,7 +106,7 @@ def flow_colours(one: Shown, t: int) -> np.ndarray:
 def compared(one: Shown, t: int) -> np.ndarray:
     """The frame, coloured by whether the mask (score above 0.5) is right."""
     found, truth = one.soft[t] > 127, one.truth[t]
-    out = one.frames[t].astype(np.float32)
+    out = one.frames[t]
     for where, colour in ((found & truth, HIT), (found & ~truth, ALARM), (~found & truth, MISS)):
-        out[where] += COVER * (np.array(colour, np.float32) - out[where])
-    return out.round().astype(np.uint8)
+        out = overlay(out, where, colour)
+    return out

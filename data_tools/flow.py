@@ -63,10 +63,15 @@ def grey_frames(frames: UInt8[np.ndarray, "t h w 3"], size: tuple[int, int]) -> 
     return out
 
 
+def offsets(baselines: Sequence[int]) -> list[int]:
+    """Where flow goes from a frame: to each of the frames -j and +j, j in `baselines`, in order."""
+    return sorted({sign * j for j in baselines for sign in (-1, 1)})
+
+
 def flows_around(
     grey: UInt8[np.ndarray, "t h w"], index: int, baselines: Sequence[int], flow: OpticalFlow
 ) -> Iterator[tuple[int, Float32[np.ndarray, "h w 2"]]]:
     """(offset, flow) from frame `index` to each of the frames index - j and index + j that exist, j in `baselines`."""
-    for offset in sorted({sign * j for j in baselines for sign in (-1, 1)}):
+    for offset in offsets(baselines):
         if 0 <= index + offset < len(grey):
             yield offset, flow(grey[index], grey[index + offset])

@@ -45,11 +45,9 @@ def _masks_of_piece(frames: Frames, settings: UNLC, opinion: Opinion | None) -> 
     small = working_frames(frames, settings.working_side)
     votes = first_votes(small, settings)
     if not votes.any():
-        return (
-            np.zeros((len(frames), height, width), np.float32)
-            if opinion is None
-            else _enlarged(opinion.scores, (height, width))
-        )
+        if opinion is None:
+            return np.zeros((len(frames), height, width), np.float32)
+        return np.stack([_enlarged(one, (height, width)) for one in opinion.scores])
     regions = [superpixels(frame, settings.superpixels) for frame in small]
     counts = [int(labels.max()) + 1 for labels in regions]
     means = _means_of(votes, regions, counts)
@@ -62,7 +60,7 @@ def _masks_of_piece(frames: Frames, settings: UNLC, opinion: Opinion | None) -> 
     out = np.empty((len(frames), height, width), dtype=np.float32)
     for i, labels in enumerate(regions):
         score = _refined(agreed[starts[i] : starts[i] + counts[i]][labels], small[i], settings)
-        out[i] = cv2.resize(score, (width, height), interpolation=cv2.INTER_LINEAR)
+        out[i] = _enlarged(score, (height, width))
     return np.clip(out, 0, 1, out=out)
 
 
@@ -70,14 +68,12 @@ def _means_of(
     pictures: Float32[np.ndarray, "t y x"], regions: list[Int64[np.ndarray, "h w"]], counts: list[int]
 ) -> Float64[np.ndarray, "k"]:
     """Means over the regions of all frames, in the frames' order."""
-    enlarged = _enlarged(pictures, regions[0].shape)
-    means = [region_means(*one) for one in zip(regions, enlarged, counts, strict=True)]
-    return np.concatenate(means)
+    triples = zip(regions, pictures, counts, strict=True)
+    return np.concatenate([region_means(labels, _enlarged(one, labels.shape), count) for labels, one, count in triples])
 
 
-def _enlarged(pictures: Float32[np.ndarray, "t y x"], size: tuple[int, ...]) -> Float32[np.ndarray, "t h w"]:
-    height, width = size
-    return np.stack([cv2.resize(one, (width, height), interpolation=cv2.INTER_LINEAR) for one in pictures])
+def _enlarged(picture: Float32[np.ndarray, "y x"], size: tuple[int, ...]) -> Float32[np.ndarray, "h w"]:
+    return cv2.resize(picture, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
 
 
 def first_votes(frames: Frames, settings: UNLC) -> Float32[np.ndarray, "t y x"]:

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from data_tools.flow import offsets
 from data_tools.unlc.config import Motion
 from data_tools.unlc.tensors.dominant import deviation
 from data_tools.unlc.tensors.flow import Flow
@@ -22,7 +23,7 @@ def motion_saliency(grey: UInt8[Tensor, "t y x"], settings: Motion, flow: Flow) 
     """
     total = torch.zeros(grey.shape, device=grey.device)
     count = torch.zeros(len(grey), device=grey.device)
-    for offset in sorted({sign * j for j in settings.baselines for sign in (-1, 1)}):
+    for offset in offsets(settings.baselines):
         first, last = max(0, -offset), min(len(grey), len(grey) - offset)
         for part in chunks(last - first, 16 * 4 * grey[0].numel(), grey.device):
             source = slice(first + part.start, first + part.stop)
