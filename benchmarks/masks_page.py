@@ -12,7 +12,6 @@ import numpy as np
 from data_tools.flow import OpticalFlow, grey_frames
 from data_tools.report.pages.cards import picture, webp
 from data_tools.report.pages.document import document
-from fbm_dist.evaluation.segmentation.figures import overlay
 
 WORST, BEST = 16, 8  # frames on the page
 APART = 10  # frames: nearer ones of a sequence look alike, and one of them is shown
@@ -105,6 +104,8 @@ def flow_colours(one: Shown, t: int) -> np.ndarray:
 
 def compared(one: Shown, t: int) -> np.ndarray:
     """The frame, coloured by whether the mask (score above 0.5) is right."""
+    from fbm_dist.evaluation.segmentation.figures import overlay  # which loads torch: its memory is not uNLC's
+
     found, truth = one.soft[t] > 127, one.truth[t]
     out = one.frames[t]
     for where, colour in ((found & truth, HIT), (found & ~truth, ALARM), (~found & truth, MISS)):
