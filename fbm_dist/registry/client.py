@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import urllib.error
 import urllib.request
 import warnings
@@ -67,7 +68,7 @@ def connect(uri: str | None = None, *, create: bool = True) -> MlflowClient:
         )
     for key, value in QUIET.items():
         os.environ.setdefault(key, value)
-    with calling("connect"):
+    with calling("connect", shown(address)):
         from mlflow import MlflowClient
 
         client = MlflowClient(tracking_uri=address, registry_uri=address)
@@ -83,12 +84,12 @@ def shown(address: str) -> str:
 
 
 @contextmanager
-def calling(what: str) -> Iterator[None]:
+def calling(what: str, address: str = "") -> Iterator[None]:
     """Around MLflow calls: warnings and log lines dropped, its errors turned into one line.
 
     Raises:
         NotInRegistryError: MLflow does not have it.
-        ValueError: any other failure of MLflow.
+        ValueError: any other failure of MLflow; one of credentials names the variables that hold them.
     """
     loggers = [logging.getLogger(name) for name in CHATTY]
     levels = [logger.level for logger in loggers]
@@ -106,10 +107,24 @@ def calling(what: str) -> Iterator[None]:
                 raise NotInRegistryError(f"MLflow cannot {what}: {message}") from None
             if error.error_code == "INVALID_PARAMETER_VALUE" and "not found" in message:
                 raise NotInRegistryError(f"MLflow cannot {what}: {message}") from None
-            raise ValueError(f"MLflow cannot {what}: {message}") from None
+            raise ValueError(_refused(what, address, message) or f"MLflow cannot {what}: {message}") from None
         finally:
             for logger, level in zip(loggers, levels, strict=True):
                 logger.setLevel(level)
+
+
+def _refused(what: str, address: str, message: str) -> str | None:
+    """What to do about a server that does not know the user (401), or does not let this one (403); None: it is something else."""
+    found = re.search(r"failed with error code (401|403)\b", message)
+    if found is None:
+        return None
+    if found[1] == "401":
+        return (
+            f"the MLflow server{f' {address}' * bool(address)} does not know you; "
+            "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD to a user of that server"
+        )
+    user = os.environ.get("MLFLOW_TRACKING_USERNAME", "")
+    return f"MLflow cannot {what}: the user {user} may not; ask the server's administrator for the right"
 
 
 def experiment_id(client: MlflowClient, name: str) -> str:
