@@ -44,7 +44,7 @@ class Slurm:
     """The daemons, and the commands that a user has. They die with the cluster."""
 
     def __init__(self, nodes: Cluster, folder: Path, env: dict[str, str]) -> None:
-        self.first, self.folder = nodes.nodes[0], folder
+        self.nodes, self.first, self.folder = nodes.nodes, nodes.nodes[0], folder
         folder.mkdir()
         (folder / "state").mkdir()
         key = folder / "munge.key"

@@ -89,6 +89,7 @@ def test_which_exit_codes_requeue(
     ]
     program.write_text("\n".join(["#!/bin/bash", *lines]))
     program.chmod(0o755)
+    (tmp_path / "infra").symlink_to(ROOT / "infra")
     job = slurm.submit(
         *ONE_PROCESS_A_NODE, f"--output={tmp_path}/log", str(SCRIPT), "CONFIG", "a.b=c d", folder=tmp_path
     )
