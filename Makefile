@@ -28,10 +28,11 @@ demo: $(INSTALLED)  ## the whole story on synthetic video, about 10 minutes on 2
 test: $(INSTALLED)  ## all tests
 	PATH="$$PWD/$(BIN):$$PATH" OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup $(ARGS)
 
-check: $(INSTALLED)  ## format, lint, types
+check: $(INSTALLED)  ## format, lint, types, shell scripts
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/shellcheck --shell=bash .ci/run launch/*.sh infra/*/*.sh infra/slurm/*.sbatch
 
 format: $(INSTALLED)  ## apply the formatter and the linter's safe fixes
 	$(BIN)/ruff format .
