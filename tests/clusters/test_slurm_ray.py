@@ -129,6 +129,25 @@ def test_sweep_gets_the_cluster_is_told_to_stop_and_goes_on(slurm: Slurm, tmp_pa
         assert told["auth"] == "token"
 
 
+@pytest.mark.skipif(not (ROOT / "launch/sweep.py").exists(), reason="launch/sweep.py is not there yet")
+def test_a_real_sweep_runs_its_trials_on_both_nodes(slurm: Slurm, shards: Path, tmp_path: Path) -> None:
+    """Two trials of three steps, a core each."""
+    sweep = {"pretrain": str(ROOT / "configs/pretrain/fbm_cpu.yaml"), "search": "grid", "metric": {"name": "loss"}}
+    sweep |= {"space": {"optimizer.lr": {"grid": [0.001, 0.002]}}, "output": str(tmp_path / "sweep")}
+    sweep |= {"objective": {"width": 0.05}, "tracking": {"uri": f"sqlite:///{tmp_path}/mlflow.db"}}
+    sweep["training"] = {"steps": 3, "global_batch": 4, "micro_batch": 4, "log_every": 1, "picture_every": 0}
+    (tmp_path / "sweep.yaml").write_text(json.dumps(sweep))  # JSON is YAML
+    log = tmp_path / "job.log"
+    script = str(ROOT / "infra/slurm/sweep.sbatch")
+    words = (f"{tmp_path}/sweep.yaml", f"data.path={shards}")
+    job = slurm.submit(*TWO_NODES, f"--output={log}", script, *words, folder=ROOT)
+    found = slurm.wait(job, ended, timeout=200)
+    assert (found["JobState"], found["ExitCode"]) == ("COMPLETED", "0:0"), log.read_text()[-3000:]
+    finished = sorted(tmp_path.glob("sweep/**/finished.json"))
+    assert len(finished) == 2
+    assert all(json.loads(path.read_text())["summary"]["steps"] == 3 for path in finished)
+
+
 def test_a_command_that_cannot_be_done_ends_the_job_with_its_code(slurm: Slurm, tmp_path: Path) -> None:
     log = tmp_path / "job.log"
     script = str(ROOT / "infra/slurm/prepare.sbatch")

@@ -152,18 +152,27 @@ def test_ranks_add_up() -> None:
     assert run.training.global_batch % (world * run.training.micro_batch) == 0
 
 
-def test_what_cannot_be_done_ends_it_and_all_else_goes_on() -> None:
+def test_a_config_error_ends_it_and_all_else_goes_on() -> None:
+    """JobSet takes the first of its rules that matches; which rule of the Job had matched, the failure's message says by its index."""
     document = only("JobSet", "pretrain")["spec"]
     job = document["replicatedJobs"][0]["template"]["spec"]
     assert job["template"]["spec"]["restartPolicy"] == "Never", "a pod failure policy asks for it"
     assert job["backoffLimit"] == 0
-    (rule,) = job["podFailurePolicy"]["rules"]
-    assert rule["action"] == "FailJob"
-    assert sorted(rule["onExitCodes"]["values"]) == [1, 2], "launch/pretrain.py: cannot be done, config error"
-    assert rule["onExitCodes"]["containerName"] == job["template"]["spec"]["containers"][0]["name"]
-    (policy,) = document["failurePolicy"]["rules"]
-    assert (policy["action"], policy["onJobFailureReasons"]) == ("FailJobSet", ["PodFailurePolicy"])
-    assert document["failurePolicy"]["maxRestarts"] > 10
+    rules = job["podFailurePolicy"]["rules"]
+    assert [rule["action"] for rule in rules] == ["FailJob"] * 3
+    codes = [rule["onExitCodes"]["values"] for rule in rules[:2]]
+    assert codes == [[2], [75]], "launch/pretrain.py: a config error; stopped by a signal"
+    name = job["template"]["spec"]["containers"][0]["name"]
+    assert all(rule["onExitCodes"]["containerName"] == name for rule in rules[:2])
+    assert rules[2]["onPodConditions"] == [{"type": "DisruptionTarget", "status": "True"}]
+    ends, goes_on = document["failurePolicy"]["rules"]
+    assert (ends["action"], goes_on["action"]) == ("FailJobSet", "RestartJobSetAndIgnoreMaxRestarts")
+    assert all(rule["onJobFailureReasons"] == ["PodFailurePolicy"] for rule in (ends, goes_on))
+    (pattern,) = ends["onJobFailureMessagePatterns"]
+    said = "Container pretrain for pod fbm/x failed with exit code {} matching FailJob rule at index {}"
+    assert re.search(pattern, said.format(2, 0))
+    assert not re.search(pattern, said.format(75, 1))
+    assert document["failurePolicy"]["maxRestarts"] >= 3, "a rank that hung, a machine that failed"
     assert job["template"]["spec"]["terminationGracePeriodSeconds"] >= 120
 
 
