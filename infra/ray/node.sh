@@ -12,6 +12,7 @@ else
   words+=(--address "$host:$port")
 fi
 log=$folder-$SLURM_NODEID.log
+unset "${!SLURM_@}" # what Ray starts inherits: a trial would take itself for one of this step's ranks
 code=0
 ray start "${words[@]}" >"$log" 2>&1 || code=$?
 tail -n 20 "$log" >&2 # it was not to end before it is killed
