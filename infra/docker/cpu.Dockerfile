@@ -4,6 +4,7 @@
 FROM python:3.12.13-slim-trixie AS packages
 
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+# gcc: DeepSpeed comes as source
 # hadolint ignore=DL3008
 RUN apt-get update \
   && apt-get install --yes --no-install-recommends gcc libc6-dev \
@@ -21,9 +22,10 @@ RUN bash /tmp/build/requirements.sh /tmp/build/pyproject.toml s3 kubernetes >/tm
 
 FROM python:3.12.13-slim-trixie
 
+# wget: KubeRay's probes call it
 # hadolint ignore=DL3008
 RUN apt-get update \
-  && apt-get install --yes --no-install-recommends tini \
+  && apt-get install --yes --no-install-recommends tini wget \
   && rm -rf /var/lib/apt/lists/* \
   && useradd --uid 10001 --create-home --shell /bin/bash fbm \
   && install --directory --owner 10001 --group 10001 /work

@@ -5,7 +5,7 @@
 FROM python:3.12.13-slim-trixie AS packages
 
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
-# DeepSpeed is built from source at installation; it compiles its kernels where they are first used.
+# gcc: DeepSpeed comes as source.
 # hadolint ignore=DL3008
 RUN apt-get update \
   && apt-get install --yes --no-install-recommends gcc libc6-dev \
@@ -18,10 +18,10 @@ RUN bash /tmp/build/requirements.sh /tmp/build/pyproject.toml s3 kubernetes >/tm
 
 FROM python:3.12.13-slim-trixie
 
-# gcc: Triton and DeepSpeed compile what a GPU needs at run time. pdsh and ssh are for `deepspeed --hostfile`, which images do not use.
+# gcc: Triton compiles what a GPU needs at run time. wget: KubeRay's probes call it. There is no ssh: ranks need no launcher here.
 # hadolint ignore=DL3008
 RUN apt-get update \
-  && apt-get install --yes --no-install-recommends gcc libc6-dev tini \
+  && apt-get install --yes --no-install-recommends gcc libc6-dev tini wget \
   && rm -rf /var/lib/apt/lists/* \
   && useradd --uid 10001 --create-home --shell /bin/bash fbm \
   && install --directory --owner 10001 --group 10001 /work

@@ -27,7 +27,7 @@ from fbm_dist.schema import Run
 from fbm_dist.training.monitoring.metrics import read_lines
 from tests.clusters.runs import ROOT, environment
 from tests.datasets import write_dataset
-from tests.infra.mlflow.servers import Postgres, Tracking, obstacle, postgres
+from tests.infra.mlflow.servers import Postgres, Tracking, obstacle, postgres, program
 from tests.object_store import s3_server
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -233,9 +233,23 @@ def test_what_is_wrong_with_a_setting_is_one_line(site: Site, changed: dict[str,
     assert ended.stderr.count("\n") == 1
 
 
-def test_databases_are_upgraded_and_the_server_leaves_when_told_to(site: Site) -> None:
-    """The last of this file: SIGTERM, as `docker stop` sends it, then the command of an upgrade."""
+def test_told_to_stop_it_is_backed_up_restored_and_upgraded(site: Site, tmp_path: Path) -> None:
+    """The last of this file. SIGTERM as `docker stop` sends it, then README.md's way: both databases from their dumps, and `upgrade`."""
     assert site.tracking.terminate() in (0, -15, 143)
+    held = rows(site, "select count(*) from runs"), rows(site, "select count(*) from metrics")
+    assert held[0][0][0] != 0
+
+    def client(name: str, *words: str) -> None:
+        command = [str(program(name)), *words]
+        env = {**os.environ, **site.database.variables()}
+        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stderr
+
+    for name in ("mlflow", "mlflow_auth"):
+        client("pg_dump", "--format", "custom", "--file", f"{tmp_path}/{name}.dump", name)
+        client("dropdb", "--maintenance-db", "postgres", name)
+        client("createdb", "--maintenance-db", "postgres", name)
+        client("pg_restore", "--dbname", name, "--clean", "--if-exists", f"{tmp_path}/{name}.dump")
     upgraded = site.tracking.call("upgrade")
     assert upgraded.returncode == 0, upgraded.stderr
-    assert rows(site, "select count(*) from runs")[0][0] != 0, "and the runs are still there"
+    assert (rows(site, "select count(*) from runs"), rows(site, "select count(*) from metrics")) == held
