@@ -13,7 +13,7 @@ case $address in '' | 127.*) address=$(hostname -I | awk '{print $1}') ;; esac #
 port=$(python -c 'import socket; s = socket.socket(); s.bind(("", 0)); print(s.getsockname()[1])')
 token=$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')
 export RAY_ADDRESS=$address:$port RAY_AUTH_MODE=token RAY_AUTH_TOKEN=$token RAY_HEAD_NODE=$head
-export SLURM_EXPORT_ENV=ALL     # a site may send nothing on to a step
+export SLURM_EXPORT_ENV=ALL # a site may send nothing on to a step
 export SLURM_CPU_BIND=none SLURM_CPU_BIND_TYPE=none # one task has all of a node's cores
 
 # --overlap: the command runs beside it on the same CPUs. A node that fails does not end the others.
@@ -23,7 +23,7 @@ nodes=$! command='' stopping=''
 finish() {
   kill -TERM "$nodes" 2>/dev/null || true # srun ends what runs on the nodes, and after Slurm's KillWait kills it
   wait "$nodes" 2>/dev/null || true
-  srun --overlap --ntasks-per-node=1 --kill-on-bad-exit=0 --no-kill bash -c "rm -rf /tmp/ray-$SLURM_JOB_ID*" || true
+  srun --overlap --ntasks-per-node=1 --kill-on-bad-exit=0 --no-kill bash -c "rm -rf /tmp/ray-$SLURM_JOB_ID /tmp/ray-$SLURM_JOB_ID-*.log" || true
 } >/dev/null 2>&1
 trap finish EXIT
 trap 'stopping=1; [[ -z $command ]] || kill -TERM "$command" 2>/dev/null || true' TERM
@@ -59,6 +59,6 @@ PYTHON
 code=0
 run meet || code=$?
 [[ -z $stopping ]] || exit 143
-((code == 0)) || exit 1
+((code == 0)) || exit 76 # as for a rank that hangs: another session may have better machines
 run "$@" || code=$?
 exit "$code"

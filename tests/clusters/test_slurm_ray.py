@@ -73,7 +73,7 @@ def nothing_is_left_of(job: str, slurm: Slurm) -> bool:
     running = [
         words for node in slurm.nodes for words in node.processes() if "raylet" in words or "gcs_server" in words
     ]
-    return not running and not list(Path("/tmp").glob(f"ray-{job}*"))
+    return not running and not Path(f"/tmp/ray-{job}").exists() and not list(Path("/tmp").glob(f"ray-{job}-*.log"))
 
 
 def test_prepare_over_two_nodes_is_stopped_goes_on_and_makes_the_same_bytes(slurm: Slurm, tmp_path: Path) -> None:
