@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_tools.places import Place, is_local
+from fbm_dist.data.provenance import films_of
 from fbm_dist.objectives.classifier.config import ClassifierConfig
 from fbm_dist.objectives.objective import Objective
-from fbm_dist.record import RunRecord, run_name, write_json
+from fbm_dist.record import RunRecord, code_version, run_name, write_json
 from fbm_dist.schema import Run
 from fbm_dist.training.checkpoints.identity import differences
 from fbm_dist.training.checkpoints.mirror import Mirror
@@ -188,6 +189,8 @@ def keep(run: Run, objective: Objective, summary: Summary, tracking_run: str | N
         "tracking_run": tracking_run,
         "data_digest": summary.data_digest,
         "data": run.data.model_dump(mode="json"),  # an evaluation asks it which films were seen
+        "films": films_of(run.data),
+        "code": code_version(),
         "init_from": run.initial.source if run.initial else None,
         "labels": run.objective.label if isinstance(run.objective, ClassifierConfig) else None,  # that were learnt
         "steps": summary.steps,

@@ -17,7 +17,7 @@ LAYERS = (
     ("fbm_dist.config", "fbm_dist.schema", "fbm_dist.clip", "fbm_dist.objectives.families"),
     ("fbm_dist.layers", "fbm_dist.objectives", "fbm_dist.data"),
     ("fbm_dist.training",),
-    ("fbm_dist.registry", "fbm_dist.serving"),
+    ("fbm_dist.inference", "fbm_dist.registry"),
     ("fbm_dist.evaluation",),
     ("fbm_dist.record",),
     ("fbm_dist.run", "fbm_dist.door"),
@@ -36,6 +36,8 @@ FORBIDDEN = (
     ("fbm_dist.objectives", "deepspeed", "the objective says what is minimised; the trainer does it"),
     ("fbm_dist.layers", "fbm_dist.objectives", "a block knows no family"),
     ("fbm_dist.training.trainer", "mlflow", "tracking.py alone talks to MLflow"),
+    ("fbm_dist.inference", "mlflow", "a pulled encoder needs no registry"),
+    ("fbm_dist.inference", "pydantic", "a pulled program needs torch alone"),
     ("fbm_dist", "ray", "a sweep calls run.pretrain with a callable; fbm_dist imports no Ray"),
 )
 TYPE_FAMILIES = "fbm_dist.objectives.families"  # config unions: torch-free values that every layer may name
@@ -132,6 +134,7 @@ def test_a_violation_is_seen(name: str, imported: str) -> None:
         "import data_tools.__main__",
         "import data_tools.sample",
         "import fbm_dist.data.order.plan",
+        "import fbm_dist.registry.__main__",
     ],
 )
 def test_configs_and_doors_import_no_torch(statement: str) -> None:
@@ -141,7 +144,7 @@ def test_configs_and_doors_import_no_torch(statement: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "door", [["launch/pretrain.py"], ["launch/evaluate.py"], ["-m", "data_tools"], ["-m", "data_tools", "prepare"]]
+    "door", [["launch/pretrain.py"], ["launch/evaluate.py"], ["-m", "fbm_dist.registry"], ["-m", "data_tools"], ["-m", "data_tools", "prepare"]]
 )
 def test_help_loads_no_heavy_library(door: list[str]) -> None:
     command = [sys.executable, "-X", "importtime", *door, "--help"]

@@ -9,22 +9,24 @@ import shutil
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field, TypeAdapter, ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 
 from data_tools.config import Config
 from fbm_dist.objectives.families import Pretraining
 from fbm_dist.objectives.family import Family
 from fbm_dist.objectives.objective import Encoder
+from fbm_dist.registry.weights import read_weights
 from fbm_dist.schema import ClipSpec
 
 WEIGHTS = "encoder.safetensors"
 CONFIG = "config.json"
+LARGEST_CONFIG = 16 << 20  # bytes
+FeatureName = Annotated[str, Field(pattern="^[A-Za-z][A-Za-z0-9_]{0,63}$")]  # they name columns and files elsewhere
 
 
 class Description(Config):
@@ -34,7 +36,7 @@ class Description(Config):
     objective: Pretraining  # the pretraining family and its size
     clip: ClipSpec  # how pretraining cut its clips: frames, size ...
     value_range: tuple[float, float] = (-1.0, 1.0)  # of the input video, RGB
-    features: dict[str, int]  # length of each named feature vector
+    features: dict[FeatureName, int]  # length of each named feature vector
     sha256: str = Field(pattern="^[0-9a-f]{64}$")  # of encoder.safetensors
     parameters: int
     info: dict[str, Any] = {}  # run, data digest, metrics ...
@@ -105,11 +107,9 @@ def read_encoder(folder: str | Path, *, device: torch.device | str = "cpu") -> E
             f"{weights}: checksum {found[:12]} is not {description.sha256[:12]} of {CONFIG}; "
             "the file was changed or cut short, fetch or save it again"
         )
+    state = read_weights(weights, description.objective.build_encoder, CONFIG)
     encoder = fresh_encoder(description.objective, seed=0)
-    try:
-        encoder.load_state_dict(load_file(weights))
-    except (RuntimeError, SafetensorError) as error:
-        raise ValueError(f"{weights}: does not fit {CONFIG}: {' '.join(str(error).split())[:200]}") from None
+    encoder.load_state_dict(state)
     return encoder.to(device).eval()
 
 
@@ -149,6 +149,8 @@ def sha256(path: Path) -> str:
 
 def _read(folder: Path) -> Description:
     path = folder / CONFIG
+    if path.stat().st_size > LARGEST_CONFIG:
+        raise ValueError(f"{path}: {path.stat().st_size} bytes are no config of an encoder; fetch it again")
     try:
         return Description.model_validate_json(path.read_bytes())
     except ValidationError as error:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 SERVING = Path(__file__).with_name("serving.py")
 # What serving.py and the modules that it imports need.
-REQUIREMENTS = ("torch", "numpy", "safetensors", "pydantic", "jaxtyping", "ruamel.yaml")
+REQUIREMENTS = ("torch", "numpy", "safetensors", "pydantic", "jaxtyping", "ruamel.yaml", "universal-pathlib")
 PACKAGES = ("fbm_dist", "data_tools")
 
 

@@ -21,6 +21,8 @@ from data_tools.places import sha256_of, write_atomic
 from data_tools.segmenter import opened, side_of
 from fbm_dist.config import ConfigError, load
 from fbm_dist.objectives.objective import Segmenter
+from fbm_dist.registry.exports.agreement import check_agrees
+from fbm_dist.registry.exports.program import bare
 from fbm_dist.schema import InitFrom, Run
 from fbm_dist.training.distributed import World
 from fbm_dist.training.initialization import initialize
@@ -58,7 +60,7 @@ def export_segmenter(folder: Path, file: Path) -> str:
         raise ValueError(f"{file}: a segmenter's file ends in .pt2")
     network, side, about = _network(folder)
     with torch.no_grad():
-        program = torch.export.export(network, (torch.zeros(1, 3, side, side),), strict=False)
+        program = bare(torch.export.export(network, (torch.zeros(1, 3, side, side),), strict=False))
     buffer = io.BytesIO()
     torch.export.save(program, buffer, extra_files={ABOUT: json.dumps(about, indent=1)})
     _check(buffer.getvalue(), network, side, str(file))
@@ -104,12 +106,8 @@ def _check(content: bytes, network: OneFrame, side: int, name: str) -> None:
     program = opened(content, name)
     assert side_of(program, name) == side
     frame = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    with torch.no_grad():
-        far = float((program.module()(frame) - network(frame)).abs().max())
-    if not far <= NEAR:
-        raise ValueError(
-            f"{name} is not written: its scores are {far:.2g} from those of the run; a defect, please report it"
-        )
+    call = program.module()
+    check_agrees(lambda x: {"score": call(x)}, lambda x: {"score": network(x)}, [frame], name, NEAR)
 
 
 def main(arguments: list[str] | None = None) -> int:

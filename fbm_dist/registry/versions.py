@@ -15,7 +15,7 @@ import torch
 
 from fbm_dist.objectives.objective import Encoder
 from fbm_dist.registry.client import NotInRegistryError, calling, connect, experiment_id, shown
-from fbm_dist.registry.folder import CONFIG, WEIGHTS, Description, locate, read_description, read_encoder
+from fbm_dist.registry.folder import CONFIG, WEIGHTS, Description, locate, read_description, read_encoder, sha256
 from fbm_dist.schema import ClipSpec
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 CHAMPION = "champion"
 ARTIFACT = "artifacts/encoder"  # where pyfunc puts the encoder folder within a model
+WEIGHTS_TAG, CONFIG_TAG = "sha256", "config_sha256"  # checksums of the two files, on version and model
 RUN_ID = re.compile(r"[0-9a-f]{32}")
 
 
@@ -71,6 +72,7 @@ def register(
     folder = locate(folder)
     description = read_description(folder)
     read_encoder(folder)  # a damaged encoder must not become a version
+    checksums = {WEIGHTS_TAG: description.sha256, CONFIG_TAG: sha256(folder / CONFIG)}
     client = connect(tracking_uri)
     with tempfile.TemporaryDirectory() as temporary:
         model = write_model(folder, Path(temporary) / "model")
@@ -78,7 +80,7 @@ def register(
             run_id = run_id or _run_of_its_own(client, name)
             experiment = client.get_run(run_id).info.experiment_id
             logged = client.create_logged_model(
-                experiment, name=name, source_run_id=run_id, tags=dict(tags), model_type="encoder"
+                experiment, name=name, source_run_id=run_id, tags=dict(tags) | checksums, model_type="encoder"
             )
             client.log_model_artifacts(logged.model_id, str(model))
             client.finalize_logged_model(logged.model_id, "READY")
@@ -90,7 +92,7 @@ def register(
                 source=logged.artifact_location,
                 run_id=run_id,
                 model_id=logged.model_id,
-                tags=_tags(description, metrics) | dict(tags),
+                tags=_tags(description, metrics) | dict(tags) | checksums,
             )
             marker = json.dumps([{"name": name, "version": int(created.version)}])
             client.set_logged_model_tags(logged.model_id, {"mlflow.modelVersions": marker})
@@ -106,7 +108,7 @@ def promote(name: str, version: str | int, *, tracking_uri: str | None = None, a
         ValueError: no such model or version.
     """
     client = connect(tracking_uri, create=False)
-    _version(client, f"models:/{name}/{version}")  # MLflow sets aliases on versions that do not exist
+    find_version(client, f"models:/{name}/{version}")  # MLflow sets aliases on versions that do not exist
     with calling(f"promote {name!r}"):
         client.set_registered_model_alias(name, alias, str(version))
 
@@ -140,7 +142,7 @@ def resolve(uri: str | Path, *, tracking_uri: str | None = None) -> Registered |
     """The registered version that `uri` means now; None where it is no models:/ URI."""
     if not str(uri).startswith("models:/"):
         return None
-    found = _version(connect(tracking_uri, create=False), str(uri))
+    found = find_version(connect(tracking_uri, create=False), str(uri))
     return Registered(found.name, str(found.version), found.run_id or None)
 
 
@@ -168,11 +170,12 @@ def fetched(uri: str | Path, tracking_uri: str | None, *, only_config: bool = Fa
     text = str(uri)
     if text.startswith("models:/"):
         client = connect(tracking_uri, create=False)
-        found = _version(client, text)
+        found = find_version(client, text)
         source = client.get_model_version_download_uri(found.name, found.version)
+        tags: Mapping[str, str] = found.tags
     elif text.startswith("runs:/") or (RUN_ID.fullmatch(text) and not Path(text).exists()):
         client = connect(tracking_uri, create=False)
-        source = _model_of_run(client, text.removeprefix("runs:/").strip("/"))
+        source, tags = _model_of_run(client, text.removeprefix("runs:/").strip("/"))
     else:
         yield locate(uri)
         return
@@ -187,10 +190,31 @@ def fetched(uri: str | Path, tracking_uri: str | None, *, only_config: bool = Fa
                     tracking_uri=client.tracking_uri,
                     registry_uri=client.tracking_uri,
                 )
+        check_config(Path(temporary), tags, text)
         yield Path(temporary)
 
 
-def _version(client: MlflowClient, uri: str) -> ModelVersion:
+def check_config(folder: Path, tags: Mapping[str, str], what: str) -> None:
+    """Whether config.json is the one that was registered, and names the registered weights; what tags do not say is not compared.
+
+    Raises:
+        ValueError: it was changed in the artifact store.
+    """
+    wanted, found = tags.get(CONFIG_TAG), sha256(folder / CONFIG)
+    if wanted not in (None, found):
+        raise ValueError(
+            f"{what}: checksum {found[:12]} of its {CONFIG} is not {str(wanted)[:12]}, which the registry has; "
+            "the file was changed after it was registered: do not use it, register the encoder again"
+        )
+    weights, said = tags.get(WEIGHTS_TAG), read_description(folder).sha256
+    if weights not in (None, said):
+        raise ValueError(
+            f"{what}: its {CONFIG} names weights {said[:12]}, and the registry {str(weights)[:12]}; "
+            "the file was changed after it was registered: do not use it, register the encoder again"
+        )
+
+
+def find_version(client: MlflowClient, uri: str) -> ModelVersion:
     """The version that models:/NAME/VERSION, models:/NAME/latest or models:/NAME@ALIAS means."""
     parsed = re.fullmatch(r"models:/([^/@]+)(?:/(\d+|latest)|@([^/@]+))/?", uri)
     if parsed is None:
@@ -223,14 +247,15 @@ def _known(client: MlflowClient, name: str) -> str:
     return f"{name} has versions {versions} and aliases {aliases}"
 
 
-def _model_of_run(client: MlflowClient, run_id: str) -> str:
-    """Where the newest encoder that the run `run_id` registered lies."""
+def _model_of_run(client: MlflowClient, run_id: str) -> tuple[str, Mapping[str, str]]:
+    """Where the newest encoder that the run `run_id` registered lies, and its tags."""
     with calling(f"find run {run_id}"):
         run = client.get_run(run_id)
         found = client.search_logged_models([run.info.experiment_id], f"source_run_id = '{run_id}'")
     if not found:
         raise NotInRegistryError(f"run {run_id} has registered no encoder; give its folder, or models:/NAME@ALIAS")
-    return str(max(found, key=lambda model: model.creation_timestamp).artifact_location)
+    newest = max(found, key=lambda model: model.creation_timestamp)
+    return str(newest.artifact_location), newest.tags
 
 
 def _run_of_its_own(client: MlflowClient, name: str) -> str:
@@ -262,6 +287,5 @@ def _tags(description: Description, metrics: Mapping[str, float]) -> dict[str, s
     own = {
         "family": description.objective.family,
         "parameters": str(description.parameters),
-        "sha256": description.sha256,
     }
     return known | own | {f"metric.{name}": f"{value:.6g}" for name, value in metrics.items()}

@@ -28,7 +28,7 @@ class CodeEncoder(Encoder):
 
     def still(self, frame: Float[Tensor, "b 3 h w"]) -> Still:
         """Nothing: all that this code knows of a frame is in `moving`."""
-        return Still(frame.new_zeros(len(frame), 0), ())
+        return Still(frame.new_zeros(frame.shape[0], 0), ())
 
     def moving(self, frame: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
         """The code of a frame in [-1, 1]."""

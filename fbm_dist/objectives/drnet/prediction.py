@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 
 import torch
 from jaxtyping import Float, UInt8
@@ -45,8 +46,10 @@ class PosePredictor(nn.Module):
             content: the same at every step.
             state: of the steps before; None: these are the first.
         """
-        # Small sums that feed themselves for hundreds of steps; and torch has no bf16 LSTM on every device.
-        with torch.autocast(poses.device.type, enabled=False):
+        # Small sums that feed themselves for hundreds of steps; and torch has no bf16 LSTM on every device. An exported program has
+        # no autocast, and would call this block as a function of its own, which ONNX does not know.
+        exporting = torch.compiler.is_exporting()
+        with nullcontext() if exporting else torch.autocast(poses.device.type, enabled=False):
             given = torch.cat([poses.float(), content.float()[:, None].expand(-1, poses.shape[1], -1)], dim=2)
             hidden, state = self.lstm(self.embedding(given), state)
             return shaped(self.output(hidden).tanh(), self.code), state
