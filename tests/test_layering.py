@@ -144,7 +144,14 @@ def test_configs_and_doors_import_no_torch(statement: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "door", [["launch/pretrain.py"], ["launch/evaluate.py"], ["-m", "fbm_dist.registry"], ["-m", "data_tools"], ["-m", "data_tools", "prepare"]]
+    "door",
+    [
+        ["launch/pretrain.py"],
+        ["launch/evaluate.py"],
+        ["-m", "fbm_dist.registry"],
+        ["-m", "data_tools"],
+        ["-m", "data_tools", "prepare"],
+    ],
 )
 def test_help_loads_no_heavy_library(door: list[str]) -> None:
     command = [sys.executable, "-X", "importtime", *door, "--help"]

@@ -22,7 +22,7 @@ def load(folder: str | Path, *, device: torch.device | str = "cpu", exported: bo
     Args:
         exported: True: the program encoder.pt2, which needs torch alone; it has one mode, that of inference.
             False: rebuilt from config.json and encoder.safetensors as the module that was trained, e.g. to fine-tune it; this needs
-            safetensors, pydantic, jaxtyping, ruamel.yaml and universal-pathlib besides, and reads no program.
+            safetensors, numpy, pydantic, jaxtyping, ruamel.yaml, universal-pathlib and pillow besides, and reads no program.
     Returns:
         `encoder(video)`: float32 (b, 3, t, h, w) in [-1, 1], any b -> named float32 (b, d); t, h, w and d say README.md and config.json.
     Raises:

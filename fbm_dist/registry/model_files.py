@@ -11,25 +11,29 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fbm_dist.registry.client import calling
-from fbm_dist.registry.folder import Description, read_description
+from fbm_dist.registry.folder import CONFIG, WEIGHTS, Description, read_description
 
 if TYPE_CHECKING:
     from mlflow.models import ModelSignature
 
 SERVING = Path(__file__).with_name("serving.py")
 # What serving.py and the modules that it imports need.
-REQUIREMENTS = ("torch", "numpy", "safetensors", "pydantic", "jaxtyping", "ruamel.yaml", "universal-pathlib")
+REQUIREMENTS = ("torch", "numpy", "safetensors", "pydantic", "jaxtyping", "ruamel.yaml", "universal-pathlib", "pillow")
 PACKAGES = ("fbm_dist", "data_tools")
 
 
 def write_model(encoder_folder: Path, output: Path) -> Path:
-    """Write the MLflow model folder `output` from an encoder folder.
+    """Write the MLflow model folder `output` from an encoder folder, of any name: of its files only the two that are the encoder.
 
     Raises:
         ValueError: MLflow or the encoder refuses.
     """
     description = read_description(encoder_folder)
     root = SERVING.parent.parent.parent
+    staged = output.parent / "encoder"  # what MLflow calls the artifact, and where `fetched` looks for it
+    staged.mkdir(parents=True)
+    for name in (CONFIG, WEIGHTS):
+        shutil.copyfile(encoder_folder / name, staged / name)
     path = list(sys.path)  # MLflow puts `code` of the folder that it writes in front, and this folder will be gone
     with calling(f"pack the encoder {encoder_folder}"):
         from mlflow import pyfunc
@@ -37,7 +41,7 @@ def write_model(encoder_folder: Path, output: Path) -> Path:
         pyfunc.save_model(
             path=str(output),
             python_model=str(SERVING),
-            artifacts={"encoder": str(encoder_folder)},
+            artifacts={"encoder": str(staged)},
             signature=_signature(description),
             input_example=example(description),
             pip_requirements=[f"{name}=={version(name).partition('+')[0]}" for name in REQUIREMENTS],

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import pickle
 from pathlib import Path
 
 import pytest
 import torch
 
+from fbm_dist.objectives.coherency.config import CoherencyConfig
 from fbm_dist.objectives.fbm.config import FBMConfig
 from fbm_dist.registry.folder import (
     fresh_encoder,
@@ -120,3 +123,70 @@ def test_another_architecture_is_refused(folder: Path) -> None:
     with pytest.raises(ValueError, match=r"does not fit config\.json") as caught:
         read_encoder(folder)
     assert "\n" not in str(caught.value)
+
+
+def redescribed(folder: Path, **changes: object) -> None:
+    """Change config.json, whose checksum then vouches for whatever lies beside it."""
+    config = json.loads((folder / "config.json").read_text())
+    digest = hashlib.sha256((folder / "encoder.safetensors").read_bytes()).hexdigest()
+    (folder / "config.json").write_text(json.dumps({**config, "sha256": digest, **changes}))
+
+
+class Touch:
+    """Unpickled, it makes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> object:
+        return Path.touch, (self.path,)
+
+
+def test_what_is_no_safetensors_file_is_refused_whatever_the_config_says(folder: Path, tmp_path: Path) -> None:
+    weights = folder / "encoder.safetensors"
+    good = weights.read_bytes()
+    contents = {
+        "a pickle": pickle.dumps(Touch(tmp_path / "reached")),
+        "a header longer than the file": (1 << 40).to_bytes(8, "little") + good[8:],
+        "a huge header": (99_000_000).to_bytes(8, "little") + good[8:],
+        "a header of nothing": (0).to_bytes(8, "little") + good[8:],
+        "a header that is no JSON": (10).to_bytes(8, "little") + b"not json!!" + good,
+        "a header of another form": (10).to_bytes(8, "little") + b'{"a": 1}  ' + good,
+        "cut short within the header": good[:100],
+    }
+    for what, content in contents.items():
+        weights.write_bytes(content)
+        redescribed(folder)
+        with pytest.raises(ValueError, match=r"encoder\.safetensors: not a safetensors file") as caught:
+            read_encoder(folder)
+        assert "\n" not in str(caught.value), what
+    weights.write_bytes(good[:-400])
+    redescribed(folder)
+    with pytest.raises(ValueError, match=r"encoder\.safetensors: does not fit config\.json"):
+        read_encoder(folder)
+    assert not (tmp_path / "reached").exists()
+
+
+def test_a_config_of_a_giant_is_refused_by_its_file(tmp_path: Path) -> None:
+    config = CoherencyConfig(network="cifar_quick", size=32, width=0.2)
+    folder = tmp_path / "encoder"
+    save_encoder(fresh_encoder(config, seed=1), config, ClipSpec(size=32, frames=1, mask=False), folder, {})
+    described = json.loads((folder / "config.json").read_text())["objective"]
+    redescribed(folder, objective={**described, "embedding": 10**12})  # would be hundreds of terabytes
+    with pytest.raises(ValueError, match=r"'\S+' is F32 \[.*\] in the file and F32 \[1000000000000.* by config"):
+        read_encoder(folder)
+
+
+@pytest.mark.parametrize("name", ["../../etc/cron.d/x", "a b", "", "x" * 100, "a=b"])
+def test_features_have_names_and_no_paths(folder: Path, name: str) -> None:
+    redescribed(folder, features={name: 128})
+    with pytest.raises(ValueError, match="not an encoder that this version can load: features") as caught:
+        read_encoder(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_giant_config_is_not_parsed(folder: Path) -> None:
+    with (folder / "config.json").open("ab") as file:
+        file.truncate(17 << 20)
+    with pytest.raises(ValueError, match="are no config of an encoder"):
+        read_encoder(folder)

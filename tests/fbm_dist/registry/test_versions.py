@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import signal
 import socket
 import subprocess
 import sys
-import time
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 import mlflow
@@ -20,38 +15,10 @@ import pytest
 import torch
 
 from fbm_dist import registry
-from fbm_dist.objectives.fbm.config import FBMConfig
 from fbm_dist.registry.client import connect, experiment_id, tracking_address
 from fbm_dist.registry.folder import weights_digest
-from fbm_dist.schema import ClipSpec
 
-CONFIG = FBMConfig(size=64, width=0.05)
 NAME = "fbm-encoder"
-
-
-@pytest.fixture(scope="session")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """MLflow takes seconds to make its tables: once is enough."""
-    path = tmp_path_factory.mktemp("mlflow") / "empty.db"
-    connect(f"sqlite:///{path}")
-    return path
-
-
-@pytest.fixture
-def uri(empty_database: Path, tmp_path: Path) -> str:
-    shutil.copy(empty_database, tmp_path / "mlflow.db")
-    return f"sqlite:///{tmp_path / 'mlflow.db'}"
-
-
-@pytest.fixture
-def folders(tmp_path: Path) -> list[Path]:
-    """Encoders of three seeds."""
-    out = []
-    for seed in range(3):
-        encoder = registry.fresh_encoder(CONFIG, seed=seed)
-        out.append(tmp_path / f"run-{seed}" / "encoder")
-        registry.save_encoder(encoder, CONFIG, ClipSpec(size=64), out[-1], {"data_digest": f"d{seed}"})
-    return out
 
 
 def digest(encoder: torch.nn.Module) -> str:
@@ -205,32 +172,6 @@ def test_loading_from_files_needs_no_mlflow(folders: list[Path]) -> None:
     root = Path(registry.__file__).parent.parent.parent
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root, check=True)
     assert json.loads(result.stdout) == []
-
-
-@pytest.fixture
-def server(empty_database: Path, tmp_path: Path) -> Iterator[str]:
-    """A real `mlflow server` that keeps artifacts itself, as a cluster has it."""
-    shutil.copy(empty_database, tmp_path / "server.db")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", f"sqlite:///{tmp_path}/server.db"]
-    command += ["--artifacts-destination", str(tmp_path / "store")]
-    with (tmp_path / "server.log").open("w") as log:
-        process = subprocess.Popen(command, cwd=tmp_path, stdout=log, stderr=log, start_new_session=True)
-    try:
-        for _ in range(240):
-            try:
-                connect(f"http://127.0.0.1:{port}")
-                break
-            except ValueError:
-                assert process.poll() is None, (tmp_path / "server.log").read_text()
-                time.sleep(0.25)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait(30)
 
 
 @pytest.mark.slow  # starts a server: a quarter of a minute
