@@ -13,6 +13,7 @@ from data_tools.config import load
 from data_tools.schema import Inspect, Plan, Prepare, Repair, Scrub, Stats, Verify
 from data_tools.synthetic.config import settings_of
 from fbm_dist.evaluation.protocols import schema_of
+from fbm_dist.registry.__main__ import parsed
 from fbm_dist.schema import Run
 
 ROOT = Path(__file__).parent.parent
@@ -65,6 +66,13 @@ def test_a_command_names_what_exists_and_its_keys_are_valid(command: str) -> Non
             ["path=x"] if isinstance(schema, type) and "path" in schema.model_fields and "data_tools" in words else []
         )
         load(schema, ROOT / config if config else None, needed + given)
+
+
+@pytest.mark.parametrize("command", [c for c in commands() if "-m fbm_dist.registry " in c])
+def test_a_command_of_the_registry_is_valid(command: str) -> None:
+    words = shlex.split(command, comments=True)
+    words = [word for word in words[words.index("fbm_dist.registry") + 1 :] if word != "--json"]
+    parsed(words[0], words[1:])
 
 
 @pytest.mark.parametrize(

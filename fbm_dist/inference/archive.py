@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import re
 import zipfile
 from collections.abc import Iterator
@@ -64,10 +65,15 @@ def open_program(content: bytes, name: str) -> ExportedProgram:
         ValueError: they hold none, or one that does anything but compute; in one line that begins with `name`.
     """
     looked = screened(content, name)
+    logger = logging.getLogger("torch.export")  # it logs what it raises, a page of it
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
     try:
         return torch.export.load(io.BytesIO(looked))
     except Exception as error:  # whatever a damaged graph makes of it
         raise ValueError(f"{name}: no program that torch {torch.__version__} can load: {_line(error)}") from None
+    finally:
+        logger.setLevel(level)
 
 
 def screened(content: bytes, name: str) -> bytes:
