@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from torch.export.passes import move_to_device_pass
 
 from fbm_dist.inference.archive import open_program
 from fbm_dist.inference.sums import PROGRAM, read_checked
@@ -31,7 +32,9 @@ def load(folder: str | Path, *, device: torch.device | str = "cpu", exported: bo
     folder = Path(folder)
     if exported:
         content = read_checked(folder, PROGRAM)
-        return open_program(content, str(folder / PROGRAM)).module().to(device)
+        program = open_program(content, str(folder / PROGRAM))
+        # also the graph's own tensors, e.g. an LSTM's first state, which `to` would leave on the CPU
+        return move_to_device_pass(program, torch.device(device)).module() if str(device) != "cpu" else program.module()
     from fbm_dist.inference.sums import CONFIG, WEIGHTS, check
     from fbm_dist.registry.folder import read_encoder
 

@@ -29,7 +29,7 @@ DOORS: dict[str, tuple[type[settings.Command], tuple[str, ...], str, str]] = {
         settings.Promote,
         ("uri",),
         "promote",
-        "promote models:/fbm-encoder/2 metric=probes.linear.motion.clip",
+        "promote models:/fbm-encoder/2 metric=probes.motion.linear.clip",
     ),
     "pull": (settings.Pull, ("uri",), "pull_version", "pull models:/fbm-encoder@champion to=encoder"),
     "export": (settings.Export, ("uri",), "export", "export models:/fbm-encoder@champion to=encoder.onnx"),

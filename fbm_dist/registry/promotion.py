@@ -62,7 +62,7 @@ def promote_by(
     """Move `alias` to the version at `uri`, and say on the version who did it, when and why.
 
     Args:
-        metric: as `list` and `show` name it, e.g. probes.linear.motion.clip.
+        metric: as `list` and `show` name it, e.g. probes.motion.linear.clip.
         mode: max: the larger figure is the better one.
         force: also where the figure is worse or missing; `reason` must say why.
         by: who does it; None: MLFLOW_TRACKING_USERNAME, else this machine's user.

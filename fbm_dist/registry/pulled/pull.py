@@ -102,7 +102,10 @@ def _check_same(folder: Path, version: Entry, program: bool) -> None:
         raise ValueError(f"{folder} holds {said['uri']}, not {version.uri}; give another folder, or remove it")
     if program and PROGRAM not in sums:
         raise ValueError(f"{folder} holds {version.uri} without {PROGRAM}; give another folder, or remove it")
-    verify(folder)
+    try:
+        verify(folder)
+    except ValueError as error:
+        raise ValueError(f"{error} (remove the folder first)") from None
 
 
 def _sync(path: Path) -> None:

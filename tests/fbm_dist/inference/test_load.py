@@ -15,11 +15,13 @@ import torch
 from fbm_dist import registry
 from fbm_dist.inference import load
 from fbm_dist.inference.sums import check, write_sums
+from fbm_dist.objectives.drnet.config import DrNetConfig, DrNetPredictionConfig
 from fbm_dist.objectives.fbm.config import FBMConfig
 from fbm_dist.registry.exports.write import exported
 from fbm_dist.registry.folder import read_description, read_encoder
 from fbm_dist.schema import ClipSpec
 
+NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU, and pytest -m gpu")
 ROOT = Path(__file__).parents[3]
 CONFIG = FBMConfig(size=64, width=0.05)
 # Whatever is neither Python's, nor torch's or what torch itself is installed with, nor this project's, cannot be imported.
@@ -45,6 +47,8 @@ packages = needed("torch", set())
 for module, distributions in importlib.metadata.packages_distributions().items():
     if any(usual(one) in packages for one in distributions):
         ALLOWED.add(module)
+GUESTS = {name for top in GIVEN for name in importlib.metadata.packages_distributions().get(top, ())}
+INSTALLED = {"torch", *packages, *map(usual, GUESTS)}
 ALLOWED -= {"pydantic", "safetensors", "jaxtyping", "upath"} - set(GIVEN)
 
 class Only(importlib.abc.MetaPathFinder):
@@ -59,7 +63,9 @@ class Only(importlib.abc.MetaPathFinder):
         return next((spec for finder in self.finders if (spec := finder.find_spec(name, path, target))), None)
 
     def find_distributions(self, *given, **named):
-        return importlib.metadata.MetadataPathFinder.find_distributions(*given, **named)
+        # torch asks for the versions of what it could use
+        found = importlib.metadata.MetadataPathFinder.find_distributions(*given, **named)
+        return [one for one in found if usual(one.name) in INSTALLED]
 
 sys.meta_path[:] = [Only(list(sys.meta_path))]
 """
@@ -133,6 +139,20 @@ def test_both_ways_give_the_same(original: Path) -> None:
             torch.testing.assert_close(found[name], value)
     module.train()(video)["motion"].sum().backward()
     assert all(p.grad is not None for name, p in module.named_parameters() if "motion" in name), "it can be trained"
+
+
+@pytest.mark.parametrize("device", ["meta", pytest.param("cuda", marks=[pytest.mark.gpu, NO_GPU])])
+def test_a_program_moves_to_another_device_whole(device: str, tmp_path: Path) -> None:
+    """An LSTM's first state is made in the graph, on the device that the graph says."""
+    config = DrNetPredictionConfig(trunk=DrNetConfig(width=0.05), hidden=4, frames=3, n_past=1)
+    folder = tmp_path / "encoder"
+    clip = ClipSpec(size=64, frames=3, mask=False)
+    registry.save_encoder(registry.fresh_encoder(config, seed=5), config, clip, folder, {})
+    content, _ = exported(read_encoder(folder), read_description(folder), "encoder.pt2")
+    (folder / "encoder.pt2").write_bytes(content)
+    write_sums(folder)
+    found = load(folder, device=device)(torch.zeros(2, 3, 3, 64, 64, device=device))
+    assert {value.device.type for value in found.values()} == {device}
 
 
 def flip(path: Path) -> None:

@@ -57,8 +57,8 @@ def measured(tmp_path: Path) -> Callable[..., None]:
 
     def evaluate(address: str, found: dict[str, float], *, protocol: str = "probes", data: str = "shards") -> None:
         subjects = tuple(Subject(uri.removeprefix("models:/"), uri, uri, "0" * 64) for uri in found)
-        rows = tuple(Row(one.name, {"linear: motion": Cell.of(found[one.uri])}) for one in subjects)
-        table = Table("clip", "label motion", "accuracy, %", ("linear: motion",), rows)
+        rows = tuple(Row(one.name, {"motion: linear": Cell.of(found[one.uri])}) for one in subjects)
+        table = Table("clip", "label motion", "accuracy, %", ("motion: linear",), rows)
         results = Results(protocol, f"{protocol} on {data}", subjects, subjects[0].name, (table,))
         output = tmp_path / "evaluation"
         tracking = Tracking(uri=address, experiment="evaluations")

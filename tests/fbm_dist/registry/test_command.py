@@ -16,7 +16,7 @@ from fbm_dist.registry.__main__ import DOORS, main, parsed
 from fbm_dist.schema import ClipSpec
 
 NAME = "fbm-encoder"
-METRIC = "probes.linear.motion.clip"
+METRIC = "probes.motion.linear.clip"
 ROOT = Path(__file__).parents[3]
 
 

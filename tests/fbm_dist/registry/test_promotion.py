@@ -13,7 +13,7 @@ from fbm_dist.registry.catalogue import entry, metrics_of
 from fbm_dist.registry.client import connect
 
 NAME = "fbm-encoder"
-METRIC = "probes.linear.motion.clip"
+METRIC = "probes.motion.linear.clip"
 ONE, TWO = f"models:/{NAME}/1", f"models:/{NAME}/2"
 
 

@@ -53,7 +53,7 @@ def test_a_pulled_folder(registered: str, folders: list[Path], tmp_path: Path, m
     assert weights_digest(registry.load_encoder(folder)) == weights_digest(original), "it is an encoder folder, too"
     assert json.loads((folder / "version.json").read_text())["metrics"] == {
         "loss": 0.25,
-        "probes.linear.motion.clip": 0.75,
+        "probes.motion.linear.clip": 0.75,
     }
     assert json.loads((folder / "evaluation" / "probes.json").read_text())["protocol"] == "probes"
     assert "75.0" in (folder / "evaluation" / "probes.md").read_text()
@@ -81,7 +81,7 @@ def test_the_card_is_what_is_known(registered: str, tmp_path: Path, measured: Ca
         "`(b, 3, 16, 64, 64)`",
         "| `motion` | 128 |",
         "| data digest | `d0` |",
-        "| `probes.linear.motion.clip` | 0.75 |",
+        "| `probes.motion.linear.clip` | 0.75 |",
         "(evaluation/probes.md)",
         "licence of these weights | not stated",
         read_description(tmp_path / "mine").sha256,
