@@ -14,6 +14,7 @@ from data_tools.config import Schema, dump, load
 from data_tools.schema import Prepare
 from fbm_dist.evaluation.protocols import schema_of
 from fbm_dist.schema import Run
+from fbm_dist.sweeps.config import Sweep
 
 ROOT = Path(__file__).parent.parent
 GOLDEN = Path(__file__).parent / "golden" / "configs"
@@ -22,6 +23,7 @@ GIVEN: dict[str, tuple[Schema[BaseModel], list[str]]] = {
     "prepare": (Prepare, ["input=films", "output=shards"]),
     "pretrain": (Run, ["data.path=shards", "run.folder=runs/x"]),
     "evaluate": (schema_of, []),
+    "sweep": (Sweep, ["data.path=shards"]),
 }
 CONFIGS = sorted(p for kind in GIVEN for p in (ROOT / "configs" / kind).glob("*.yaml"))
 

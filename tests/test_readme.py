@@ -15,12 +15,14 @@ from data_tools.synthetic.config import settings_of
 from fbm_dist.evaluation.protocols import schema_of
 from fbm_dist.registry.__main__ import parsed
 from fbm_dist.schema import Run
+from fbm_dist.sweeps.config import Sweep
 
 ROOT = Path(__file__).parent.parent
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 SCHEMAS = {
     "launch/pretrain.py": Run,
     "launch/evaluate.py": schema_of,
+    "launch/sweep.py": Sweep,
     "synthesize": settings_of,
     "plan": Plan,
     "prepare": Prepare,

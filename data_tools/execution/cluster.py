@@ -105,7 +105,7 @@ class RayCrew:
             raise ValueError("executor=ray needs Ray: pip install 'ray[tune]'") from None
         self._ray = ray
         if not ray.is_initialized():  # else whoever connected this process decides
-            _connect(ray, self._address, self._size)
+            connect(ray, self._address, self._size)
             self._connected = True
         if self._gpu_share and not self._cpus():
             self.__exit__()
@@ -165,7 +165,7 @@ class RayCrew:
             return
         slot = self._ray.remote(num_cpus=1, num_gpus=self._gpu_share, max_restarts=0, max_task_retries=0)(Slot)
         for _ in range(missing):
-            actor = slot.options(scheduling_strategy="SPREAD").remote(self._limits, _own_paths())
+            actor = slot.options(scheduling_strategy="SPREAD").remote(self._limits, own_paths())
             self._posts.append(_Post(actor, actor.arrive.remote(self._probe)))
 
     def _cpus(self) -> int:
@@ -250,7 +250,12 @@ class RayCrew:
             self._ray.kill(post.actor)
 
 
-def _connect(ray: Any, address: str | None, workers: int | None) -> None:
+def connect(ray: Any, address: str | None, workers: int | None) -> None:
+    """Connect this process to the cluster at `address`, or to a local one of `workers` CPUs (None: all that it may use), quietly.
+
+    Raises:
+        ValueError: it cannot be reached or started.
+    """
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}
     try:
         if address is None:
@@ -288,7 +293,7 @@ def _cause(error: Exception) -> str:
     return lines[-1].strip()[:300]
 
 
-def _own_paths() -> list[str]:
+def own_paths() -> list[str]:
     """Where this process imports from, beside installed packages and the standard library: other machines have their own."""
     library = sysconfig.get_path("stdlib") + os.sep
     paths = [os.path.abspath(path) for path in sys.path]  # noqa: PTH100  # "" is the current folder

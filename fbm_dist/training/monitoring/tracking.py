@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 CURSOR = "mlflow.json"
+PARENT = "FBM_PARENT_RUN"  # variable: the MLflow run that a new one is shown below, as a sweep gives it to its trials
 MAX_METRICS = 1_000  # MLflow's limit per request
 MAX_LINES = 50  # between two notes of what was sent
 MAX_PARAMETERS = 90
@@ -186,7 +187,9 @@ class Tracker:
         return cursor
 
     def _created(self, experiment: str, name: str) -> dict[str, Any]:
-        run = self.client.create_run(experiment, run_name=name)
+        parent = os.environ.get(PARENT)
+        tags = {"mlflow.parentRunId": parent} if parent else None
+        run = self.client.create_run(experiment, run_name=name, tags=tags)
         self.cursor = {
             "tracking_uri": self.client.tracking_uri,
             "run_id": run.info.run_id,

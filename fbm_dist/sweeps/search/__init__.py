@@ -1,0 +1,1 @@
+"""How a sweep chooses: spaces, samplers, which trial is next, and which ends early."""

@@ -1,0 +1,1 @@
+"""One trial: the ordinary command of a run, started and watched on the node that Ray gave it."""
