@@ -12,7 +12,7 @@ settings.load_profile("timeless")
 
 TESTS = Path(__file__).parent
 # These start launchers, ssh servers, Slurm or Ray on ports of this machine: one after the other.
-ALONE = ("clusters", "launch", "data_tools/execution")
+ALONE = ("clusters", "launch", "data_tools/execution", "fbm_dist/sweeps")
 
 
 def pytest_configure(config: pytest.Config) -> None:

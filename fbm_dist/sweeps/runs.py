@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import fbm_dist
 from data_tools.places import write_atomic
 from fbm_dist.config import ConfigError, dump, load
 from fbm_dist.data.index.index import Index
@@ -18,6 +19,7 @@ from fbm_dist.training.engines.engine import accumulation_steps
 
 TRIALS = "trials"
 CONFIG = "trial.yaml"
+DOOR = Path(fbm_dist.__file__).parent.parent / "launch" / "pretrain.py"  # the same on all nodes
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import os
 import shutil
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, no_type_check
 
 from data_tools.execution.cluster import connect, own_paths
 from fbm_dist.schema import Run
@@ -54,21 +54,7 @@ def _tune(sweep: Sweep, base: Run, conductor: Conductor, state: State) -> None:
     from ray import tune
 
     from fbm_dist.sweeps.search.early import early_of
-
-    class Stop(tune.Stopper):
-        """Ends the experiment when the sweep is over."""
-
-        def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-            return False
-
-        def stop_all(self) -> bool:
-            return state.over
-
-    class Losses(tune.Callback):
-        """Hears of lost workers."""
-
-        def on_trial_recover(self, iteration: int, trials: Any, trial: Any, **more: Any) -> None:
-            conductor.lost(trial.trial_id)
+    from fbm_dist.sweeps.search.searcher import Losses, Stop
 
     resources = sweep.resources
     bundle = {"CPU": resources.cpus} | ({"GPU": resources.gpus} if resources.gpus else {})
@@ -83,12 +69,13 @@ def _tune(sweep: Sweep, base: Run, conductor: Conductor, state: State) -> None:
             scheduler=scheduler,
             num_samples=conductor.left,
             max_concurrent_trials=sweep.parallel,
+            reuse_actors=True,
         ),
         run_config=tune.RunConfig(
             name=str(int(time.time())),
             storage_path=str(session),
-            stop=Stop(),
-            callbacks=[Losses()],
+            stop=Stop(state),
+            callbacks=[Losses(conductor)],
             failure_config=tune.FailureConfig(max_failures=sweep.retries),
             verbose=0,
         ),
@@ -99,6 +86,7 @@ def _tune(sweep: Sweep, base: Run, conductor: Conductor, state: State) -> None:
         shutil.rmtree(session, ignore_errors=True)
 
 
+@no_type_check  # the tests' checks of shapes cannot be pickled
 def envoy(paths: list[str]) -> type[Any]:
     """What Tune places on a node: a class that travels whole, and finds this very package there, whatever is installed.
 
@@ -114,14 +102,20 @@ def envoy(paths: list[str]) -> type[Any]:
             import sys
 
             self.worker: Any = None
-            self.wrong = ""
             sys.path[:0] = [path for path in paths if path not in sys.path]
+            self.reset_config(config)
+
+        def reset_config(self, new_config: dict[str, Any]) -> bool:
+            """The next trial: a worker is used again, since a new one takes seconds."""
+            self.cleanup()
+            self.wrong = ""
             try:
                 from fbm_dist.sweeps.trial.worker import Order, Worker
 
-                self.worker = Worker(Order(**config["order"]))
+                self.worker = Worker(Order(**new_config["order"]))
             except (ImportError, OSError) as error:
                 self.wrong = f"{type(error).__name__} on this node: {error}"
+            return True
 
         def step(self) -> dict[str, Any]:
             if self.worker is None:
@@ -132,6 +126,7 @@ def envoy(paths: list[str]) -> type[Any]:
         def cleanup(self) -> None:
             if self.worker is not None:
                 self.worker.stop()
+                self.worker = None
 
         def save_checkpoint(self, checkpoint_dir: str) -> None:
             """The run folder has all that is needed."""

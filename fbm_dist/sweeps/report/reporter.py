@@ -35,7 +35,7 @@ class Reporter:
 
     def begins(self, trial: Trial) -> None:
         """It is given to a node."""
-        verb = f"goes on from step {trial.step}" if trial.step else "starts"
+        verb = "goes on" if trial.step else "starts"
         self.say(f"trial {trial.number:04d} of {self.total}: {self.told(trial)}: {verb}")
 
     def lost(self, trial: Trial) -> None:

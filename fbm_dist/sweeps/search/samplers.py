@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from fbm_dist.sweeps.config import Sweep
 from fbm_dist.sweeps.record import Trial
@@ -12,6 +12,7 @@ from fbm_dist.sweeps.search.space import Choice, Drawn, Grid, LogUniform, QUnifo
 STARTUP = 8  # trials that Optuna draws at random before it models them
 
 
+@runtime_checkable
 class Sampler(Protocol):
     """What chooses values. Its whole state is the record of the trials: a killed sweep builds it anew."""
 
@@ -63,7 +64,8 @@ class RandomSampler:
 class OptunaSampler:
     """Tune's Optuna searcher with a TPE sampler that takes trials under way as bad ones, so that parallel ones differ.
 
-    What ended in earlier sessions is told to it first. Trials that diverged or failed are told as the failures that they are.
+    What ended in earlier sessions is told to it first. Trials that diverged or failed are told as pruned, which TPE takes for worse
+    than any that ended; what Optuna calls failed it would leave out of account, and go on where everything diverges.
     """
 
     def __init__(self, space: Mapping[str, Drawn], trials: int, seed: int, mode: str, known: list[Trial]) -> None:
@@ -114,14 +116,13 @@ class OptunaSampler:
         """How good its values were."""
         value = trial.metric if trial.status in ("finished", "stopped") else None
         if trial.number in self._asked:
-            result = None if value is None else {"value": value}
-            self._search.on_trial_complete(str(trial.number), result, error=value is None)
+            self._search.on_trial_complete(str(trial.number), None if value is None else {"value": value})
             return
         places = {
             key: list(self._lists[key]).index(value) if key in self._lists else value
             for key, value in trial.values.items()
         }
-        self._search.add_evaluated_point(places, 0.0 if value is None else value, error=value is None)
+        self._search.add_evaluated_point(places, 0.0 if value is None else value, pruned=value is None)
 
 
 def sampler_of(sweep: Sweep, known: list[Trial]) -> Sampler:

@@ -6,20 +6,22 @@ import json
 import pickle
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
+from ray import tune
 from ray.tune.search import Searcher
 
 from fbm_dist.config import ConfigError
+from fbm_dist.sweeps import runs
 from fbm_dist.sweeps.config import Sweep
 from fbm_dist.sweeps.record import Record, Trial
-from fbm_dist.sweeps.runs import Runs
 from fbm_dist.sweeps.search.samplers import Sampler
 from fbm_dist.sweeps.trial.worker import Order
 
 HOPELESS = 5  # trials of which none has come to anything: the sweep ends
 
 
+@runtime_checkable
 class Told(Protocol):
     """Who hears of the trials."""
 
@@ -52,17 +54,50 @@ class State:
         return self.stopping or bool(self.fatal)
 
 
-class Conductor(Searcher):  # type: ignore[misc]
+class _Stays:
+    """Tune pickles what it is given, to restore an experiment. Ours is not restored so, and stays in this process."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        return self
+
+
+class Stop(_Stays, tune.Stopper):
+    """Ends Tune's experiment when the sweep is over."""
+
+    def __init__(self, state: State) -> None:
+        self.state = state
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """No single trial."""
+        return False
+
+    def stop_all(self) -> bool:
+        """All of them."""
+        return self.state.over
+
+
+class Conductor(_Stays, Searcher):
     """Gives Tune the trials that are open in the record, then new ones, and writes down what becomes of them."""
 
     def __init__(
-        self, sweep: Sweep, runs: Runs, record: Record, sampler: Sampler, state: State, told: Told, parent: str | None
+        self,
+        sweep: Sweep,
+        every: runs.Runs,
+        record: Record,
+        sampler: Sampler,
+        state: State,
+        told: Told,
+        parent: str | None,
     ) -> None:
         super().__init__(metric="value", mode=sweep.metric.mode)
-        self.sweep, self.runs, self.record, self.sampler = sweep, runs, record, sampler
+        self.sweep, self.runs, self.record, self.sampler = sweep, every, record, sampler
         self.state, self.told, self.parent = state, told, parent
         self._open = [trial for trial in record.trials if trial.status == "open"]
         self._trials: dict[str, Trial] = {}  # by Tune's name
+        self._begun: set[str] = set()
 
     @property
     def left(self) -> int:
@@ -88,13 +123,15 @@ class Conductor(Searcher):  # type: ignore[misc]
             if config is None:
                 continue
             self._trials[trial_id] = trial
-            self.told.begins(trial)
             return {"order": asdict(self._order(trial, config))}
         return str(Searcher.FINISHED)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """A line, or a sign of life."""
         trial = self._trials[trial_id]
+        if trial_id not in self._begun:  # until now it may have waited for room
+            self._begun.add(trial_id)
+            self.told.begins(trial)
         self._note(trial, result)
         if "value" in result:
             trial.metric = result["value"]
@@ -157,6 +194,7 @@ class Conductor(Searcher):  # type: ignore[misc]
         sweep, resources = self.sweep, self.sweep.resources
         return Order(
             number=trial.number,
+            door=str(runs.DOOR),
             config=str(config),
             metric=sweep.metric.name,
             mode=sweep.metric.mode,
@@ -184,6 +222,17 @@ class Conductor(Searcher):  # type: ignore[misc]
 
     def restore(self, checkpoint_path: str) -> None:
         """Tune's own resume is not used."""
+
+
+class Losses(_Stays, tune.Callback):
+    """Hears of lost workers."""
+
+    def __init__(self, conductor: Conductor) -> None:
+        self.conductor = conductor
+
+    def on_trial_recover(self, iteration: int, trials: Any, trial: Any, **more: Any) -> None:
+        """Tune starts the trial again."""
+        self.conductor.lost(trial.trial_id)
 
 
 def _tracking_run(folder: Path) -> str | None:

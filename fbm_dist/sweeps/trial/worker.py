@@ -14,12 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import fbm_dist
 from fbm_dist.sweeps.metric import check_metric, is_finite
 from fbm_dist.sweeps.trial.process import End, Process, judge
 from fbm_dist.training.monitoring.metrics import NAME, read_on
 
-DOOR = Path(fbm_dist.__file__).parent.parent / "launch" / "pretrain.py"
 BEAT = 2.0  # seconds after which a worker answers, news or not: Tune can then stop it
 FINISHED = "finished.json"
 PAUSE = 1.0  # seconds before another try
@@ -30,12 +28,14 @@ class Order:
     """What a worker is told, in plain values.
 
     Attributes:
+        door: launch/pretrain.py.
         config: the trial's run, in its folder.
         metric, mode, at: see `fbm_dist.sweeps.config.Metric`.
         parent: MLflow run of the sweep.
     """
 
     number: int
+    door: str
     config: str
     metric: str
     mode: str
@@ -66,8 +66,8 @@ class Worker:
         self.over: End | None = None
         if not Path(self.order.config).exists():
             self.over = End("failed", f"the sweep's folder is not visible on node {socket.gethostname()}")
-        elif not DOOR.exists():
-            self.over = End("failed", f"{DOOR} is missing on node {socket.gethostname()}; the checkout must be there")
+        elif not Path(self.order.door).exists():
+            self.over = End("failed", f"{self.order.door} is missing on node {socket.gethostname()}")
         else:
             self._start()
 
@@ -165,7 +165,7 @@ class Lines:
 
 def command(order: Order) -> list[str]:
     """The launch that a user would type."""
-    run = [str(DOOR), order.config]
+    run = [order.door, order.config]
     if order.processes == 1:
         return [sys.executable, *run]
     # On GPUs the launcher takes those of CUDA_VISIBLE_DEVICES, if it is not told how many.
