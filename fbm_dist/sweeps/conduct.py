@@ -6,9 +6,8 @@ import fcntl
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 
 from data_tools.places import write_atomic
 from fbm_dist.config import ConfigError, dump, load
@@ -75,10 +74,9 @@ def _go(sweep: Sweep, runs: Runs, base: Run, record: Record, sampler: Sampler) -
     reporter = Reporter(sweep, base, record, runs.folder, max(sampler.total, len(record.trials)), parent)
     conductor = Conductor(sweep, runs, record, sampler, state, reporter, parent.run_id if parent else None)
     try:
-        with heeding(state):
-            if conductor.left:
-                warn_of_comparison(sweep, reporter)
-                run_trials(sweep, base, conductor, state)
+        if conductor.left:
+            warn_of_comparison(sweep, reporter)
+            run_trials(sweep, base, conductor, state)
         record.write()
         reporter.write()
         if state.fatal:
@@ -177,20 +175,3 @@ def alone(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(file)
-
-
-@contextmanager
-def heeding(state: State) -> Iterator[None]:
-    """The first signal has the trials save themselves and the sweep end; Ctrl-C once more ends at once."""
-
-    def heard(number: int, frame: FrameType | None) -> None:
-        state.stopping, state.signal = True, number
-        with suppress(OSError):
-            os.write(2, b"stopping: trials save themselves; Ctrl-C once more ends at once\n")
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    with ExitStack() as stack:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                stack.callback(signal.signal, number, signal.signal(number, heard))
-        yield

@@ -6,8 +6,12 @@ import fcntl
 import logging
 import os
 import shutil
+import signal
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from types import FrameType
 from typing import Any, no_type_check
 
 from data_tools.execution.cluster import connect, own_paths
@@ -43,7 +47,8 @@ def run_trials(sweep: Sweep, base: Run, conductor: Conductor, state: State) -> N
         logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         check_room(sweep, ray.nodes())
-        _tune(sweep, base, conductor, state)
+        with heeding(state):  # after Ray, which takes signals for itself
+            _tune(sweep, base, conductor, state)
         wait_for_trials([Path(trial.folder) for trial in conductor.record.trials if trial.status == "open"], sweep)
     finally:
         if here:
@@ -166,3 +171,20 @@ def wait_for_trials(folders: list[Path], sweep: Sweep) -> None:
                     time.sleep(0.1)
                 except OSError:
                     break
+
+
+@contextmanager
+def heeding(state: State) -> Iterator[None]:
+    """The first signal has the trials save themselves and the sweep end; Ctrl-C once more ends at once."""
+
+    def heard(number: int, frame: FrameType | None) -> None:
+        state.stopping, state.signal = True, number
+        with suppress(OSError):
+            os.write(2, b"stopping: trials save themselves; Ctrl-C once more ends at once\n")
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    with ExitStack() as stack:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                stack.callback(signal.signal, number, signal.signal(number, heard))
+        yield
