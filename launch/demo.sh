@@ -15,26 +15,29 @@ say() { printf '   $ %s\n' "$*"; "$@"; }
 gpus=$( (nvidia-smi -L 2>/dev/null || true) | grep -c '^GPU' || true)
 if ((gpus > 0)); then processes=(--num_gpus $((gpus > 1 ? 2 : 1))); else processes=(--num_accelerators 2); export DS_ACCELERATOR=cpu; fi
 
-step "1/7 films: real video files with several shots each, moving things over photographs, labels and true masks for the evaluation"
+step "1/8 films: real video files with several shots each, moving things over photographs, labels and true masks for the evaluation"
 say python -m data_tools synthesize output="$folder/films" films=48 seed=0 shots=6 frames='[18, 22]' motions='[right, left, up, down]'
 
-step "2/7 prepare: cut into shots, find what moves without supervision (uNLC), write WebDataset shards"
+step "2/8 prepare: cut into shots, find what moves without supervision (uNLC), write WebDataset shards"
 say python -m data_tools prepare configs/prepare/demo.yaml input="$folder/films" output="$folder/shards"
 say python -m data_tools verify "$folder/shards" decode=40
 say python -m data_tools inspect "$folder/shards"
 
-step "3/7 pretrain: the FBM encoder with DeepSpeed ZeRO; the masks are uNLC's, no label is read"
+step "3/8 pretrain: the FBM encoder with DeepSpeed ZeRO; the masks are uNLC's, no label is read"
 say deepspeed "${processes[@]}" launch/pretrain.py configs/pretrain/demo.yaml data.path="$folder/shards" run.folder="$folder/run"
 # The deepspeed launcher exits with 0 when it is killed itself: the run's own mark counts.
 [[ -f $folder/run/finished.json ]] || { echo "error: pretraining did not finish; run the same command again to go on" >&2; exit 1; }
 
-step "4/7 evaluate: what do the features know, against the same network with random weights?"
+step "4/8 evaluate: what do the features know, against the same network with random weights?"
 say python launch/evaluate.py configs/evaluate/demo.yaml encoder=models:/fbm-encoder/latest data.path="$folder/shards" output="$folder/evaluation"
 
-step "5/7 a page of the collection: clusters and nearest neighbours, found without labels, with clips that play"
+step "5/8 a page of the collection: clusters and nearest neighbours, found without labels, with clips that play"
 say python launch/evaluate.py configs/evaluate/embed.yaml encoder=models:/fbm-encoder/latest data.path="$folder/shards" output="$folder/embedding"
 
-step "6/7 pull the encoder from the registry by name, and run it"
+step "6/8 a sweep: four margins of the temporal coherency loss, two trials at a time; the best encoder becomes coherency@challenger"
+say python launch/sweep.py configs/sweep/demo.yaml data.path="$folder/shards" output="$folder/sweep"
+
+step "7/8 pull the encoder from the registry by name, and run it"
 python - <<'PYTHON'
 import torch
 from fbm_dist.registry import load_encoder
@@ -43,7 +46,7 @@ features = encoder(torch.rand(2, 3, 16, 64, 64) * 2 - 1)
 print('   load_encoder("models:/fbm-encoder/latest") ->', {name: tuple(value.shape) for name, value in features.items()})
 PYTHON
 
-step "7/7 what came out"
+step "8/8 what came out"
 python - "$folder" <<'PYTHON'
 import json, os, sys
 from pathlib import Path
@@ -61,6 +64,7 @@ table            {folder}/evaluation/table.md, figure.png
 reconstructions  {picture}
 data set         {folder}/shards/inspect.html
 its clusters     {folder}/embedding/page.html
+the sweep        {folder}/sweep/table.md, figure.png
 model            {results['subjects'][-1]['model']}   with MLFLOW_TRACKING_URI={os.environ['MLFLOW_TRACKING_URI']}
 
 next, on your own videos:

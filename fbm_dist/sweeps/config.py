@@ -95,7 +95,7 @@ class Resources(Config):
 class Cluster(Config):
     """Where trials run."""
 
-    address: str | None = None  # auto, HOST:PORT or ray://HOST:PORT of a running Ray cluster; None: this machine
+    address: str | None = None  # auto, or HOST:PORT of a running Ray cluster; None: this machine
 
 
 class Sweep(Config):

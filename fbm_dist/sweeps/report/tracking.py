@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +16,7 @@ from fbm_dist.schema import Run
 from fbm_dist.sweeps.config import Sweep
 from fbm_dist.sweeps.record import Record, Trial
 from fbm_dist.sweeps.runs import shown
-from fbm_dist.training.monitoring.tracking import MAX_PARAMETERS, MAX_VALUE, flatten
+from fbm_dist.training.monitoring.tracking import IMPATIENT, MAX_PARAMETERS, MAX_VALUE, flatten
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -71,7 +73,7 @@ class Parent:
         told |= {"sweep.reason": trial.reason} if trial.reason else {}
         told |= {f"sweep.{key}": shown(value) for key, value in trial.values.items()}
         try:
-            with calling("note a trial"):
+            with impatient(), calling("note a trial"):
                 if trial.tracking_run:
                     self.client.log_batch(trial.tracking_run, tags=[RunTag(key, text) for key, text in told.items()])
                 now = int(time.time() * 1000)
@@ -94,6 +96,19 @@ class Parent:
                 self.client.set_terminated(self.run_id, status)
         except ValueError as error:
             self.say(f"{error}; the same command again sends what is missing")
+
+
+@contextmanager
+def impatient() -> Iterator[None]:
+    """A server that is away holds up the sweep for seconds, not for the minutes that MLflow's client would try."""
+    before = {key: os.environ.get(key) for key in IMPATIENT}
+    os.environ |= {key: before[key] or value for key, value in IMPATIENT.items()}
+    try:
+        yield
+    finally:
+        for key, value in before.items():
+            if value is None:
+                os.environ.pop(key, None)
 
 
 def register_best(sweep: Sweep, base: Run, record: Record, name: str) -> str | None:

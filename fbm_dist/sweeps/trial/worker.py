@@ -134,7 +134,6 @@ class Worker:
             "trained": self.seconds,
             "starts": self.starts,
             "node": socket.gethostname(),
-            "node_id": os.environ.get("RAY_NODE_ID", ""),
         }
 
 
