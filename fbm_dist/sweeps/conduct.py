@@ -57,12 +57,12 @@ def conduct(sweep: Sweep) -> int:
     with alone(folder):
         record = Record.open(folder, sweep.metric.mode)
         check_same(sweep, base, folder, record)
-        sampler = sampler_of(sweep, record.trials)
-        check_combinations(sampler, runs, record)
         if sweep.rerun_failed:
             for trial in record.trials:
                 if trial.status in ("failed", "diverged"):
                     trial.status, trial.reason = "open", ""
+        sampler = sampler_of(sweep, record.trials)
+        check_combinations(sampler, runs, record)
         record.about |= {"sweep": folder.name, "metric": sweep.metric.model_dump(), "mode": record.mode}
         record.write()
         return _go(sweep, runs, base, record, sampler)
@@ -109,14 +109,16 @@ def check_same(sweep: Sweep, base: Run, folder: Path, record: Record) -> None:
         (BASE, base, Run, ("run.folder", "run.name", "tracking")),
     ):
         path = folder / name
-        if record.trials and path.exists():
-            then, now = (c.model_dump(mode="json") for c in (load(schema, path), config))
-            for key, old, new in differences(then, now, ""):
-                if not any(key == one or key.startswith(f"{one}.") for one in free):
-                    raise ValueError(
-                        f"{folder} holds a sweep with {key}={shown(old)}, not {shown(new)}; set it back, or give another output"
-                    )
-        write_atomic(path, dump(config).encode())
+        if not (record.trials and path.exists()):
+            continue
+        then, now = (c.model_dump(mode="json") for c in (load(schema, path), config))
+        for key, old, new in differences(then, now, ""):
+            if not any(key == one or key.startswith(f"{one}.") for one in free):
+                raise ValueError(
+                    f"{folder} holds a sweep with {key}={shown(old)}, not {shown(new)}; set it back, or give another output"
+                )
+    write_atomic(folder / CONFIG, dump(sweep).encode())
+    write_atomic(folder / BASE, dump(base).encode())
 
 
 def check_combinations(sampler: Sampler, runs: Runs, record: Record) -> None:
