@@ -20,7 +20,7 @@ from fbm_dist.sweeps.search.space import Dimension, Grid, LogUniform, RandInt, s
 SEED = "run.seed"  # repeats of the same values: no axis of its own
 MOST_CURVES = 6
 MOST_PANELS = 6
-FAR = 10.0  # a grid of positive numbers whose ends are this many times apart is shown on a logarithmic axis
+FAR = 20.0  # a grid of positive numbers whose ends are this many times apart is shown on a logarithmic axis
 
 
 def draw(sweep: Sweep, record: Record, folder: Path) -> list[Path]:
