@@ -18,7 +18,7 @@ from tests.clusters.slurm import PROGRAMS, Slurm
 from tests.clusters.test_slurm import ended, wait_for_requeue
 from tests.films import files, film, ledger, settings
 
-pytestmark = [pytest.mark.distributed, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.distributed, pytest.mark.slow, pytest.mark.timeout(600)]
 TWO_NODES = ("--nodes=2", "--gpus-per-node=0")
 FILMS = 6
 # In place of launch/sweep.py: what it is given and finds, once on each node; the first session waits to be told to stop.
@@ -95,10 +95,10 @@ def test_prepare_over_two_nodes_is_stopped_goes_on_and_makes_the_same_bytes(slur
 
     wait_until(lambda: outcomes() > 1, said)
     slurm.call("scancel", "--batch", "--signal=USR1", job)
-    wait_for_requeue(slurm, job, 1, timeout=60)
+    wait_for_requeue(slurm, job, 1, timeout=120)
     assert not (output / "dataset.json").exists(), "stopped in the middle"
     assert nothing_is_left_of(job, slurm)
-    found = slurm.wait(job, ended, timeout=150)
+    found = slurm.wait(job, ended, timeout=300)
     assert (found["JobState"], found["ExitCode"], found["Restarts"]) == ("COMPLETED", "0:0", "1"), said()
     assert said().count("Ray: 2 of 2 nodes, 2 CPUs, 0 GPUs") == 2
     assert len(ledger(output)) == FILMS
@@ -118,8 +118,8 @@ def test_sweep_gets_the_cluster_is_told_to_stop_and_goes_on(slurm: Slurm, tmp_pa
     job = slurm.submit(*TWO_NODES, f"--output={log}", script, "CONFIG", "a.b=c d", folder=tmp_path)
     wait_until((tmp_path / "session-0.json").exists, lambda: log.read_text() if log.exists() else slurm.job(job))
     slurm.call("scancel", "--batch", "--signal=USR1", job)
-    wait_for_requeue(slurm, job, 1, timeout=60)
-    found = slurm.wait(job, ended, timeout=120)
+    wait_for_requeue(slurm, job, 1, timeout=120)
+    found = slurm.wait(job, ended, timeout=300)
     assert (found["JobState"], found["ExitCode"]) == ("COMPLETED", "0:0"), log.read_text()[-3000:]
     assert f"session 0 of job {job} ended with code 75, as it was told to" in log.read_text()
     for session in (0, 1):
@@ -141,7 +141,7 @@ def test_a_real_sweep_runs_its_trials_on_both_nodes(slurm: Slurm, shards: Path, 
     script = str(ROOT / "infra/slurm/sweep.sbatch")
     words = (f"{tmp_path}/sweep.yaml", f"data.path={shards}")
     job = slurm.submit(*TWO_NODES, f"--output={log}", script, *words, folder=ROOT)
-    found = slurm.wait(job, ended, timeout=200)
+    found = slurm.wait(job, ended, timeout=300)
     assert (found["JobState"], found["ExitCode"]) == ("COMPLETED", "0:0"), log.read_text()[-3000:]
     finished = sorted(tmp_path.glob("sweep/**/finished.json"))
     assert len(finished) == 2

@@ -31,7 +31,7 @@ pretrain: run.yaml
 space: {optimizer.lr: {grid: [1e-3, 1e-2, 1e-1]}}
 search: grid
 metric: {name: loss}
-resources: {grace: 10}
+resources: {grace: 60}
 output: out
 """
 # The door with the stand-in's runs in place of pretrainings.
@@ -124,18 +124,18 @@ def test_killed_and_started_again_it_goes_on(number: signal.Signals, folder: Pat
     try:
         wait_for(lambda: len(steps(folder, 2)) > 3 and (folder / "out/trials/0000/finished.json").exists())
         sweep.send_signal(number)
-        code = sweep.wait(60)
+        code = sweep.wait(150)
     finally:
         sweep.kill()
     assert code == (-9 if number == signal.SIGKILL else 75), (folder / "said.txt").read_text()
-    wait_for(lambda: not of_trials(folder), 30)
+    wait_for(lambda: not of_trials(folder), 90)
     log = (folder / "out/trials/0002/log.txt").read_text()
     assert "stopped by a signal" in log, "it was asked, not killed"
     before = steps(folder, 2)
     assert len(before) < 30
     again = started(folder)
     try:
-        assert again.wait(120) == 0, (folder / "said.txt").read_text()
+        assert again.wait(200) == 0, (folder / "said.txt").read_text()
     finally:
         again.kill()
     assert [trial["status"] for trial in trials(folder)] == ["finished"] * 3
