@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: help install demo test check format constraints clean
+.PHONY: help install demo test check docs format constraints clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -33,6 +33,9 @@ check: $(INSTALLED)  ## format, lint, types, shell scripts
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/shellcheck --shell=bash .ci/run launch/*.sh infra/*/*.sh infra/slurm/*.sbatch
+
+docs: $(INSTALLED)  ## the documentation as a site, in build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 format: $(INSTALLED)  ## apply the formatter and the linter's safe fixes
 	$(BIN)/ruff format .
