@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,15 @@ def test_a_form_has_what_github_asks_for(path: Path) -> None:
         options = field["attributes"].get("options", [])
         assert len(options) == len(set(options))
     assert any(field.get("validations", {}).get("required") for field in fields)
+
+
+def test_github_s_own_schemas_take_them() -> None:
+    """Of issue forms and of their config, as check-jsonschema brings them along."""
+    pytest.importorskip("check_jsonschema", reason="check-jsonschema is missing: pip install -e '.[dev]'")
+    for schema, paths in (("issue-forms", FORMS), ("issue-config", [FOLDER / "config.yml"])):
+        command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", f"vendor.github-{schema}", *paths]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("path", FORMS, ids=lambda path: path.stem)

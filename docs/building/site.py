@@ -18,6 +18,7 @@ from mkdocs.structure.pages import Page
 ROOT = Path(__file__).parents[2]
 DOCS = "docs"
 ELSEWHERE = "repository"  # where files from outside of docs/ stand in the site
+FOLDER = "index.md"  # the page of a folder without a README
 LINK = re.compile(r"(\]\()([^)\s#]*)(#[^)\s]*)?(\))")
 FENCE = re.compile(r"^\s*(```+|~~~+)")
 ITEM = re.compile(r"^( *)(?:[-*]|\d+\.) ")
@@ -34,11 +35,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
             if target in known:
                 continue
             known.add(target)
-            content = (ROOT / target).read_text(encoding="utf-8")
+            content = content_of(target)
             if target.endswith(".md"):
                 waiting.append((target, content))
-            else:
-                content = shown(target, content)
             files.append(File.generated(config, uri(target), content=content, inclusion=InclusionLevel.NOT_IN_NAV))
     return files
 
@@ -59,7 +58,7 @@ def targets(path: str, text: str) -> Iterator[str]:
         for match in () if code else LINK.finditer(line):
             target = resolved(path, match[2])
             if target is not None and not target.startswith(f"{DOCS}/"):
-                if not (ROOT / target).is_file():
+                if not content_of(target):
                     raise ValueError(f"{path}: the link {match[2]!r} leads nowhere")
                 yield target
 
@@ -69,7 +68,21 @@ def resolved(path: str, link: str) -> str | None:
     if not link or "://" in link or link.startswith("mailto:"):
         return None
     target = os.path.normpath(PurePosixPath(path).parent / link)
-    return f"{target}/README.md" if (ROOT / target).is_dir() else target
+    if (ROOT / target).is_dir():
+        return f"{target}/README.md" if (ROOT / target / "README.md").exists() else f"{target}/{FOLDER}"
+    return target
+
+
+def content_of(target: str) -> str:
+    """The page that a file of the repository is: itself, its code, or a folder's list of files; "": there is none."""
+    path = ROOT / target
+    if path.name == FOLDER and path.parent.is_dir():
+        names = sorted(file.name for file in path.parent.iterdir() if file.is_file() and not file.name.startswith("."))
+        return f"# {path.parent.relative_to(ROOT)}\n\n" + "".join(f"- [{name}]({name})\n" for name in names)
+    if not path.is_file():
+        return ""
+    text = path.read_text(encoding="utf-8")
+    return text if target.endswith(".md") else shown(target, text)
 
 
 def uri(target: str) -> str:
