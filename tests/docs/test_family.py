@@ -15,7 +15,7 @@ from tests.docs.blocks import ROOT, Block, blocks
 from tests.docs.stories import checkout, environment
 
 PAGE = "docs/adding-a-family.md"
-COPIED = ("fbm_dist", "configs", "tests")  # what the page changes
+COPIED = ("fbm_dist", "configs", "tests", "launch")  # what the page changes; doors import what lies beside them
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +77,8 @@ def test_the_door_trains_it_and_an_evaluation_reads_its_features(project: Path) 
         "training.micro_batch=4",
         "training.engine=torch",
         "training.preflight=off",
+        "tracking.mlflow=false",
+        "tracking.register_as=null",
     ]
     pretrain = ["launch/pretrain.py", "configs/pretrain/arrow_cpu.yaml", "data.path=shards", "run.folder=runs/arrow"]
     run(project, *pretrain, *small)
@@ -88,7 +90,7 @@ def test_the_door_trains_it_and_an_evaluation_reads_its_features(project: Path) 
         "compare_with=[random]",
         "data.path=shards",
     ]
-    run(project, *evaluate, "label=motion", "folds=2", "seeds=[0]", "output=probes")
+    run(project, *evaluate, "label=motion", "folds=2", "seeds=[0]", "tracking.mlflow=false", "output=probes")
     assert "time" in (project / "probes/table.md").read_text()
 
 

@@ -22,7 +22,7 @@ LEFT = {
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("page", [page for page in STORIES if (ROOT / page).exists()])
 def test_a_page_can_be_followed_to_its_end(page: str, tmp_path: Path) -> None:
     folder = checkout(tmp_path / "checkout")
