@@ -12,6 +12,7 @@ from tests.docs.commands import MADE, problems
 from tests.docs.stories import STORIES
 
 BLOCKS = all_blocks()
+CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
 TYPED = re.compile(
     r"^\s*(?:\$ )?(?:python3? |deepspeed |torchrun |sbatch |docker |kubectl |make [a-z]|mlflow |pip install|git clone|source )"
 )
@@ -59,6 +60,17 @@ def test_a_block_names_what_exists(block: Block) -> None:
 def test_a_command_in_a_sentence_names_what_exists(page: Path) -> None:
     found = {code: told for code in inline(page) if INLINE.match(code) and (told := problems(code, strict=False))}
     assert not found, found
+
+
+def commands_of_files() -> list[str]:
+    """What a config says is its own command, and what the demo says."""
+    found = [line for path in CONFIGS for line in re.findall(r"^# Command: (.*)", path.read_text(), re.MULTILINE)]
+    return sorted({*found, *re.findall(r"^say (.*)", (ROOT / "launch" / "demo.sh").read_text(), re.MULTILINE)})
+
+
+@pytest.mark.parametrize("command", commands_of_files())
+def test_a_command_of_a_config_or_of_the_demo_names_what_exists(command: str) -> None:
+    assert not problems(command)
 
 
 @pytest.mark.parametrize("block", [b for b in BLOCKS if not b.is_shell], ids=_id)
