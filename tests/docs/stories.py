@@ -36,10 +36,12 @@ class Story:
     Attributes:
         before: lines of shell that make what the page takes for granted: the films that are the reader's own.
         smaller: words behind every command of a door: what makes it small enough for a test.
+        python: blocks of Python are run, too; elsewhere they start from what is the reader's, and are only looked at.
     """
 
     before: tuple[str, ...] = ()
     smaller: dict[str, str] = field(default_factory=dict)
+    python: bool = False
 
 
 STORIES: dict[str, Story] = {
@@ -54,6 +56,7 @@ STORIES: dict[str, Story] = {
         },
     ),
     "docs/getting-started.md": Story(
+        python=True,
         smaller={
             "data_tools synthesize": "films=6 shots=2 frames='[16, 18]' motions='[right, left]'",
             "data_tools prepare": "masks.working_side=64",
@@ -83,7 +86,7 @@ def script(page: str, story: Story) -> str:
             for line in block.lines():
                 told = line.replace("'", "'\\''")
                 lines += [f"echo '$ {told}' >&2", _smaller(line, story)]
-        elif block.language == "python":
+        elif block.language == "python" and story.python:
             lines += ["echo '$ python' >&2", f"python - <<'PYTHON'\n{block.text}PYTHON"]
     return "\n".join(lines) + "\n"
 
