@@ -19,9 +19,6 @@ IN_A_CHECKOUT = (
     *("Makefile", "constraints.txt", "pyproject.toml"),
 )
 TINY_FILMS = "python -m data_tools synthesize output=MY_VIDEOS films=6 shots=2 frames='[16, 18]'"
-TINY_SHARDS = (
-    "python -m data_tools prepare configs/prepare/default.yaml input=MY_VIDEOS output=shards masks.working_side=64"
-)
 TINY_TRAINING = (
     "training.steps=4 training.global_batch=4 training.micro_batch=2 training.checkpoint_every=2 training.log_every=1 "
     "training.picture_every=4 training.preflight=off"
@@ -46,7 +43,7 @@ class Story:
 
 STORIES: dict[str, Story] = {
     "README.md": Story(
-        before=(TINY_FILMS,),
+        before=(f"{TINY_FILMS} films=4 shots=1",),
         smaller={
             "data_tools prepare": "masks.working_side=64",
             # the full-size model's config on a CPU
@@ -66,6 +63,7 @@ STORIES: dict[str, Story] = {
         },
     ),
     "docs/data.md": Story(
+        python=True,
         before=(TINY_FILMS, "echo film-nobody-has > optouts.txt"),
         smaller={"data_tools plan": "sample=2 masks.kind=none", "data_tools prepare": "masks.kind=none"},
     ),
