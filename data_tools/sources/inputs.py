@@ -122,7 +122,8 @@ def remarks(found: Found, rows: Rows) -> Iterator[str]:
     if 0 < unlabelled < len(rows):
         yield f"{unlabelled} of {len(rows)} films have no row in labels.csv or a layout: they carry no labels"
     if found.ignored:
-        yield f"{found.ignored} files are no films by their names: not looked at"
+        named = "file is no film by its name" if found.ignored == 1 else "files are no films by their names"
+        yield f"{found.ignored} {named}: not looked at"
     yield from found.notes
 
 
