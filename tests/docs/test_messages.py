@@ -29,6 +29,8 @@ def spoken() -> tuple[str, ...]:
 def _text(node: ast.AST) -> str:
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         return node.value
+    if isinstance(node, ast.Constant) and isinstance(node.value, bytes):  # what a signal handler writes
+        return node.value.decode("utf-8", errors="replace")
     if isinstance(node, ast.JoinedStr):
         return "".join(_text(value) or HOLE for value in node.values)
     return ""
