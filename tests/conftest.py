@@ -2,10 +2,12 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import settings
+from xdist.scheduler import LoadScopeScheduling
 
 settings.register_profile("timeless", deadline=None)  # how long an example takes says how busy the machine is
 settings.load_profile("timeless")
@@ -25,10 +27,18 @@ def pytest_configure(config: pytest.Config) -> None:
     torch.ones(1, requires_grad=True).backward()
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of a file stay together, since they share fixtures; those of `ALONE` all do."""
-    for item in items:
-        name = item.path.relative_to(TESTS).as_posix()
-        group = "alone" if name.startswith(tuple(f"{folder}/" for folder in ALONE)) else name
-        item.add_marker(pytest.mark.xdist_group(group))
+class Together(LoadScopeScheduling):
+    """Tests of a file stay together on one worker, since they share fixtures; those of `ALONE` all do.
+
+    By the paths, not by `xdist_group`: pytest 9.2 does not hear of the groups that pytest-xdist 3.8 makes of the marks.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        name = nodeid.partition("::")[0].removeprefix(f"{TESTS.name}/")
+        return "alone" if name.startswith(tuple(f"{folder}/" for folder in ALONE)) else name
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Together | None:
+    """For `--dist loadgroup`, which is what `make test` says."""
+    return Together(config, log) if config.getvalue("dist") == "loadgroup" else None
