@@ -15,6 +15,7 @@ from typing import Any
 
 import psutil
 import pytest
+import ray
 from ray.cluster_utils import Cluster
 
 from data_tools.building.pipeline import prepare
@@ -45,6 +46,7 @@ def wait_for(true: Callable[[], bool], seconds: float = 30.0) -> None:
 
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[Cluster]:
+    ray.shutdown()  # of tests of sweeps, in the same process
     before = ray_processes()
     (Path(tempfile.gettempdir()) / "ray").mkdir(exist_ok=True)  # where Ray notes the cluster, whatever folder that has
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory(prefix="r") as folder:
