@@ -1,6 +1,6 @@
 # Machines without a GPU (`prepare`, evaluation, small runs): the same, with PyTorch's wheel without CUDA. From the repository's root:
 #   docker build --file infra/docker/cpu.Dockerfile --tag fbm-dist:cpu .
-#   docker run --volume DIR:/work fbm-dist:cpu data_tools prepare configs/prepare/default.yaml input=/work/films output=/work/shards
+#   docker run --volume DIR:/data fbm-dist:cpu data_tools prepare configs/prepare/default.yaml input=/data/films output=/data/shards
 FROM python:3.12.13-slim-trixie AS packages
 
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
@@ -28,7 +28,7 @@ RUN apt-get update \
   && apt-get install --yes --no-install-recommends tini wget \
   && rm -rf /var/lib/apt/lists/* \
   && useradd --uid 10001 --create-home --shell /bin/bash fbm \
-  && install --directory --owner 10001 --group 10001 /work
+  && install --directory --owner 10001 --group 10001 /data
 COPY --from=packages /opt/venv /opt/venv
 COPY pyproject.toml constraints.txt README.md LICENSE /opt/fbm/
 COPY configs /opt/fbm/configs

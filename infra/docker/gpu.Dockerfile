@@ -1,6 +1,6 @@
 # GPU nodes: everything of the project with CUDA from PyPI's wheels; the driver comes from the machine. From the repository's root:
 #   docker build --file infra/docker/gpu.Dockerfile --tag fbm-dist:gpu .
-#   docker run --gpus all --shm-size 8g --volume DIR:/work fbm-dist:gpu pretrain configs/pretrain/fbm.yaml data.path=/work/shards run.folder=/work/run
+#   docker run --gpus all --shm-size 8g --volume DIR:/data fbm-dist:gpu pretrain configs/pretrain/fbm.yaml data.path=/data/shards run.folder=/data/run
 # A slim Python is enough as the base: torch and DALI bring CUDA's libraries, and an image of NVIDIA's would bring them a second time.
 FROM python:3.12.13-slim-trixie AS packages
 
@@ -24,7 +24,7 @@ RUN apt-get update \
   && apt-get install --yes --no-install-recommends gcc libc6-dev tini wget \
   && rm -rf /var/lib/apt/lists/* \
   && useradd --uid 10001 --create-home --shell /bin/bash fbm \
-  && install --directory --owner 10001 --group 10001 /work
+  && install --directory --owner 10001 --group 10001 /data
 COPY --from=packages /opt/venv /opt/venv
 COPY pyproject.toml constraints.txt README.md LICENSE /opt/fbm/
 COPY configs /opt/fbm/configs

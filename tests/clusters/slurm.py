@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from tests.clusters.nodes import Cluster, program
+import pytest
+
+from tests.clusters.nodes import Cluster, cluster, obstacle, program
 
 PATIENCE = 30.0  # seconds for the daemons to find each other
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "scancel", "sinfo")
@@ -112,3 +115,14 @@ class Slurm:
             assert time.monotonic() < deadline, found
             time.sleep(0.2)
         return found
+
+
+@contextmanager
+def two_nodes(folder: Path, env: dict[str, str]) -> Iterator[Slurm]:
+    """Two nodes with Slurm's daemons, whose users have the environment `env`; gone afterwards. Skips where Slurm is missing."""
+    reason = obstacle(*PROGRAMS)
+    if reason:
+        pytest.skip(reason)
+    (folder / "cluster").mkdir()
+    with cluster(folder / "cluster") as nodes:
+        yield Slurm(nodes, folder / "daemons", env)

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.clusters.nodes import cluster, obstacle
 from tests.clusters.runs import ROOT, arguments, assert_same, environment, losses
-from tests.clusters.slurm import PROGRAMS, Slurm
+from tests.clusters.slurm import Slurm, two_nodes
 
 pytestmark = [pytest.mark.distributed, pytest.mark.slow, pytest.mark.timeout(300)]
 SCRIPT = ROOT / "infra/slurm/pretrain.sbatch"
@@ -21,14 +20,8 @@ ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL")
 
 @pytest.fixture(scope="module")
 def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
-    """Two nodes with Slurm's daemons; gone afterwards."""
-    reason = obstacle(*PROGRAMS)
-    if reason:
-        pytest.skip(reason)
-    folder = tmp_path_factory.mktemp("slurm")
-    (folder / "cluster").mkdir()
-    with cluster(folder / "cluster") as nodes:
-        yield Slurm(nodes, folder / "daemons", environment())
+    with two_nodes(tmp_path_factory.mktemp("slurm"), environment()) as made:
+        yield made
 
 
 def ended(job: dict[str, str]) -> bool:

@@ -12,9 +12,8 @@ from pathlib import Path
 import pytest
 
 from data_tools.building.pipeline import prepare
-from tests.clusters.nodes import cluster, obstacle
 from tests.clusters.runs import ROOT, environment
-from tests.clusters.slurm import PROGRAMS, Slurm
+from tests.clusters.slurm import Slurm, two_nodes
 from tests.clusters.test_slurm import ended, wait_for_requeue
 from tests.films import files, film, ledger, settings
 
@@ -49,16 +48,10 @@ sys.exit(75 if heard else 0)
 
 @pytest.fixture(scope="module")
 def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
-    """Two nodes with Slurm's daemons; gone afterwards."""
-    reason = obstacle(*PROGRAMS)
-    if reason:
-        pytest.skip(reason)
-    folder = tmp_path_factory.mktemp("slurm")
-    (folder / "cluster").mkdir()
     small = environment(RAY_OBJECT_STORE_BYTES=str(80 << 20))
     ray = [name for name in small if name.startswith("RAY_") and name != "RAY_OBJECT_STORE_BYTES"]
-    with cluster(folder / "cluster") as nodes:
-        yield Slurm(nodes, folder / "daemons", {name: value for name, value in small.items() if name not in ray})
+    with two_nodes(tmp_path_factory.mktemp("slurm"), {n: value for n, value in small.items() if n not in ray}) as made:
+        yield made
 
 
 def wait_until(true: Callable[[], bool], why: Callable[[], object], seconds: float = 120) -> None:
