@@ -2,7 +2,8 @@
 
 A step lasts training.hang_timeout milliseconds. The loss is |log10(lr) + 2| + 1 / step, best at lr=0.01.
 What goes wrong is told by run.seed: 13 is killed at step 3 of its first start, 14 at step 3 of every start, 15 has no finite
-gradients from step 2 on, 16 hangs after step 1 and hears no signal, 17 ends with an error, 18 waits until two trials have begun.
+gradients from step 2 on, 16 hangs after step 1 and hears no signal, 17 ends with an error, 18 waits until two trials have begun,
+19 has the third trial wait at step 5 until it is asked to stop.
 """
 
 from __future__ import annotations
@@ -78,6 +79,8 @@ def misfortune(run: dict[str, Any], folder: Path, step: int) -> int | None:
     if seed == 16 and step == 2:
         time.sleep(600)
     while seed == 18 and len(list(folder.parent.glob("*/starts.txt"))) < 2 and not asked:
+        time.sleep(0.1)
+    while seed == 19 and step == 5 and folder.name == "0002" and not asked:
         time.sleep(0.1)
     if seed == 17 and step == 2:
         print("error: no disk like this one", file=sys.stderr)
