@@ -12,6 +12,7 @@ import psutil
 from fbm_dist.data.decoding.choice import decoded_by_readers
 from fbm_dist.schema import ClipSpec, Data
 
+CORES = "FBM_CORES"  # environment: a number of cores, where a job has a share of a machine that neither affinity nor cgroup tells
 SHARED = Path("/dev/shm")  # where DALI's reader processes hand over what they read
 MOST = 16  # reader processes or threads of a rank: more than any GPU needed so far
 ENGINES = 7  # NVDEC units of an H100 or H200; more clips at a time than that only wait
@@ -27,8 +28,8 @@ class Readers:
 
 
 def cores() -> float:
-    """That this process may use: its affinity, and the quota of its cgroup (a container's limit)."""
-    allowed = float(len(os.sched_getaffinity(0)))
+    """That this job may use: its affinity, the quota of its cgroup (a container's limit), and FBM_CORES (a sweep's trial)."""
+    allowed = min(float(len(os.sched_getaffinity(0))), float(os.environ.get(CORES, "inf")))
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
         return min(allowed, int(quota) / int(period))

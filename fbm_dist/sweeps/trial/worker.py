@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fbm_dist.data.machine import CORES
 from fbm_dist.sweeps.metric import check_metric, is_finite
 from fbm_dist.sweeps.trial.process import End, Process, judge
 from fbm_dist.training.monitoring.metrics import NAME, read_on
@@ -178,6 +179,7 @@ def environment(order: Order) -> dict[str, str]:
     ours = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_SIZE", "MASTER_ADDR", "MASTER_PORT")
     kept = {key: value for key, value in os.environ.items() if key not in ours}
     kept["OMP_NUM_THREADS"] = str(max(1, int(order.cpus / order.processes)))
+    kept[CORES] = str(order.cpus)
     kept["TQDM_DISABLE"] = "1"
     kept.pop("FBM_PARENT_RUN", None)
     if order.parent:

@@ -179,5 +179,6 @@ def test_several_processes_start_by_the_launcher_on_the_gpus_that_ray_gave(monke
     assert len(ports) > 1, "a free one each time"
     given = environment(order(processes=2, gpus=2, parent="p"))
     assert (given["CUDA_VISIBLE_DEVICES"], given["OMP_NUM_THREADS"], given["FBM_PARENT_RUN"]) == ("2,5", "2", "p")
+    assert given["FBM_CORES"] == "4", "its readers are as many as its cores let them be"
     assert "RANK" not in given
     assert environment(order())["CUDA_VISIBLE_DEVICES"] == ""
