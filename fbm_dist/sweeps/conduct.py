@@ -143,7 +143,7 @@ def check_combinations(sampler: Sampler, runs: Runs, record: Record) -> None:
 
 def warn_of_comparison(sweep: Sweep, reporter: Reporter) -> None:
     """Say it where the metric itself is what is swept."""
-    words = ("weight", "margin", "alpha", "beta", "scene_share")
+    words = ("weight", "margin", "alpha", "beta", "_share")
     swept = [key for key in sweep.space if key.startswith("objective.") and any(w in key.split(".")[-1] for w in words)]
     if swept and sweep.metric.name.rpartition("/")[2] == "loss":
         reporter.say(

@@ -93,6 +93,8 @@ class FBMConfig(EncoderConfig):
     scene_critic: SceneCritic = SceneCritic()
     # weight of what another scene behind the same foreground changes in the motion features (one more pass of the encoder); 0: off
     scene_share: float = Field(0.0, ge=0)
+    # weight of what another film's thing, gone the same way, changes in them (likewise); what turns or bends is not copied; 0: off
+    object_share: float = Field(0.0, ge=0)
     frame_critic: FrameCritic = FrameCritic()
     kernel_decoder: Literal["full", "factorised"] = (
         "full"  # full: the paper's, 99.1M parameters; factorised: 4.6M at rank 8

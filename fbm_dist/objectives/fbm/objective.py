@@ -15,12 +15,14 @@ from fbm_dist.objectives.fbm.adversarial import confuse_scenes, scene_accuracy, 
 from fbm_dist.objectives.fbm.config import FBMConfig
 from fbm_dist.objectives.fbm.critics import Critics
 from fbm_dist.objectives.fbm.encoder import Bottleneck, FBMEncoder
+from fbm_dist.objectives.fbm.exchange import exchanged
 from fbm_dist.objectives.fbm.frames import Target, target
 from fbm_dist.objectives.fbm.judging import critics_loss, judged, models_loss
 from fbm_dist.objectives.fbm.losses import background_coherency, feature_distance, reconstruction
 from fbm_dist.objectives.fbm.network import FBMNetwork
 from fbm_dist.objectives.fbm.pictures import figure_2, later_frames
-from fbm_dist.objectives.fbm.scene import Elsewhere, Pairs, Views, scene_pairs, scene_share, transplanted
+from fbm_dist.objectives.fbm.scene import Elsewhere, Pairs, Views, scene_pairs, transplanted
+from fbm_dist.objectives.fbm.share import share
 from fbm_dist.objectives.objective import Loss, Objective, Segmenter
 
 REUSED = ("encoder.", "foreground_decoder.")  # the graph runs them twice per step
@@ -46,8 +48,8 @@ class FBM(Objective, Segmenter):
         """What `player` minimises on `clip`, whose `mask` must be there: L_total of eq. 7 with the terms that are on; or the critics' loss.
 
         Terms of the model: rec_first_foreground, rec_first_background, rec_last_foreground (rec_random_foreground with `random_frame`),
-        feature, then what is on of coherency, scene_share, scene_confusion and adversarial; mask_share, the share of foreground
-        pixels in the two frames that are reconstructed, and with a trimap uncertain_share, likewise of don't cares.
+        feature, then what is on of coherency, scene_share, object_share, scene_confusion and adversarial; mask_share, the share of
+        foreground pixels in the two frames that are reconstructed, and with a trimap uncertain_share, likewise of don't cares.
         Terms of the critic: scene_critic and scene_accuracy, frame_critic.
 
         Raises:
@@ -86,8 +88,12 @@ class FBM(Objective, Segmenter):
             coherency = background_coherency(ours, theirs, clip.film, config.coherency.margin)
             terms["coherency"] = (config.coherency.weight, coherency)
         if views.elsewhere is not None and config.scene_share > 0:
-            share = scene_share(out.bottleneck.motion, views.elsewhere)
-            terms["scene_share"] = (config.scene_share, share)
+            motion, _, exists = views.elsewhere
+            terms["scene_share"] = (config.scene_share, share(out.bottleneck.motion, motion, exists))
+        if config.object_share > 0:
+            video, exists = exchanged(clip, config)
+            motion = self.model.encoder.maps(video).motion
+            terms["object_share"] = (config.object_share, share(out.bottleneck.motion, motion, exists))
         if config.scene_critic.weight > 0:
             logits, pairs = self._scenes(views, clip)
             terms["scene_confusion"] = (config.scene_critic.weight, confuse_scenes(logits, pairs.same, pairs.other))

@@ -11,9 +11,22 @@ from torch import Tensor
 from fbm_dist.clip import Clip
 from fbm_dist.layers.strangers import other_film
 from fbm_dist.objectives.fbm.config import FBMConfig
-from fbm_dist.objectives.fbm.critics import TINY
 from fbm_dist.objectives.fbm.encoder import Bottleneck
 from fbm_dist.objectives.fbm.frames import parted
+
+
+def emptied(clip: Clip, config: FBMConfig) -> tuple[Float[Tensor, "b 1 t h w"], Float[Tensor, "b 3 t h w"]]:
+    """Masks of the foreground, and the clips without it.
+
+    Where it stood, the background of the other frames is seen: the mean of the same place over the frames in which it is not covered,
+    mid-grey where it always is. What a trimap does not know counts as foreground.
+    """
+    mask, known = parted(clip, config)
+    if known is not None:
+        mask = torch.maximum(mask, 1 - known)
+    free = 1 - mask
+    still = (clip.video * free).sum(dim=2, keepdim=True) / free.sum(dim=2, keepdim=True).clamp(min=1)
+    return mask, clip.video * free + still * mask
 
 
 class Transplanted(NamedTuple):
@@ -25,20 +38,11 @@ class Transplanted(NamedTuple):
 
 
 def transplanted(clip: Clip, config: FBMConfig) -> Transplanted:
-    """Each clip's foreground over the background of the next clip of another film, frame by frame.
-
-    Where that clip's own foreground stood, its background of the other frames is seen: the mean of the same place over the frames in which
-    it is not covered, mid-grey where it always is. What a trimap does not know goes with the foreground, into either.
-    """
-    mask, known = parted(clip, config)
-    if known is not None:
-        mask = torch.maximum(mask, 1 - known)
-    free = 1 - mask
-    still = (clip.video * free).sum(dim=2, keepdim=True) / free.sum(dim=2, keepdim=True).clamp(min=1)
-    empty = clip.video * free + still * mask
+    """Each clip's foreground over the background of the next clip of another film, frame by frame, as `emptied` makes it."""
+    mask, empty = emptied(clip, config)
     partner, exists = other_film(clip.film)
     return Transplanted(
-        video=clip.video * mask + empty[partner] * free,
+        video=clip.video * mask + empty[partner] * (1 - mask),
         scene=partner,
         exists=exists & mask.flatten(1).any(dim=1),
     )
@@ -90,18 +94,3 @@ def scene_pairs(kind: str, views: Views, film: Int64[Tensor, " b"]) -> Pairs:
     motion, scene, exists = views.elsewhere
     same, other = own[scene], apart[scene] & apart
     return Pairs(motion.detach(), maps.motion, same & exists[:, None], other & exists[:, None])
-
-
-def scene_share(motion: Float[Tensor, "b m 4 4"], elsewhere: Elsewhere) -> Float[Tensor, ""]:
-    """How much of the motion features the scene decides: mean over channels of E (m - m')^2 / E (var m + var m').
-
-    m' are the features of the same foregrounds in other scenes. 0: the scene is nowhere in them; 1: m' has nothing in common with m.
-    Expectations are over clips and places, variances over clips at each place: what all clips have in common counts for nothing, and
-    making the features small is no way out. 0 where fewer than two clips exist.
-    """
-    exists = elsewhere.exists
-    if exists.sum() < 2:
-        return (motion * 0).sum().float() + (elsewhere.motion * 0).sum().float()
-    one, two = motion[exists].float(), elsewhere.motion[exists].float()
-    spread = (one.var(dim=0) + two.var(dim=0)).mean(dim=(1, 2))
-    return ((one - two).square().mean(dim=(0, 2, 3)) / (spread + TINY)).mean()

@@ -35,6 +35,7 @@ GAME: dict[str, Any] = {
     "kernel_decoder": "factorised",
     "kernel_rank": 2,
     "scene_share": 0.5,
+    "object_share": 0.5,
     "scene_critic": {"weight": 1.0, "pairs": "transplanted", "hidden": 16},
     "frame_critic": {"weight": 0.1},
 }

@@ -1,4 +1,4 @@
-"""The scene and the motion features: foregrounds in other scenes, pairs, the share of the scene, and the game with the scene critic."""
+"""The scene and the motion features: foregrounds in other scenes, pairs, the share of a change, and the game with the scene critic."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from fbm_dist.objectives.fbm.adversarial import CHANCE, confuse_scenes
 from fbm_dist.objectives.fbm.config import FBMConfig, Trimap
 from fbm_dist.objectives.fbm.encoder import Bottleneck
 from fbm_dist.objectives.fbm.objective import FBM
-from fbm_dist.objectives.fbm.scene import Elsewhere, Views, scene_pairs, scene_share, transplanted
+from fbm_dist.objectives.fbm.scene import Elsewhere, Views, scene_pairs, transplanted
+from fbm_dist.objectives.fbm.share import share
 from fbm_dist.training.engines.turn import check_players, turn
 
 PAIRS = ["background", "reversed", "transplanted"]
@@ -73,11 +74,11 @@ def test_what_a_trimap_does_not_know_goes_with_the_foreground(make_clip: Any) ->
     assert not torch.equal(made.video[0, :, :, 40:50], clip.video[0, :, :, 40:50])
 
 
-def test_the_share_of_the_scene_in_numpy() -> None:
+def test_the_share_in_numpy() -> None:
     torch.manual_seed(0)
     motion, moved = torch.rand(4, 3, 4, 4), torch.rand(4, 3, 4, 4)
     exists = torch.tensor([True, True, False, True])
-    found = scene_share(motion, Elsewhere(moved, torch.arange(4), exists)).item()
+    found = share(motion, moved, exists).item()
     one, two = motion[exists].numpy(), moved[exists].numpy()
     shares = []
     for c in range(3):
@@ -86,21 +87,21 @@ def test_the_share_of_the_scene_in_numpy() -> None:
     assert found == pytest.approx(np.mean(shares), rel=1e-4)
 
 
-def test_the_share_of_the_scene_is_0_where_nothing_changes_and_1_where_all_does() -> None:
+def test_the_share_is_0_where_nothing_changes_and_1_where_all_does() -> None:
     torch.manual_seed(0)
     motion, every = torch.rand(256, 3, 4, 4) + torch.rand(3, 4, 4), torch.ones(256, dtype=torch.bool)
-    assert scene_share(motion, Elsewhere(motion, torch.arange(256), every)).item() == 0
-    shuffled = Elsewhere(motion.roll(1, 0), torch.arange(256), every)
-    assert scene_share(motion, shuffled).item() == pytest.approx(1, abs=0.05)
-    small = Elsewhere(0.1 * motion.roll(1, 0), torch.arange(256), every)
-    assert scene_share(0.1 * motion, small).item() == pytest.approx(scene_share(motion, shuffled).item(), abs=0.2)
+    assert share(motion, motion, every).item() == 0
+    shuffled = motion.roll(1, 0)
+    assert share(motion, shuffled, every).item() == pytest.approx(1, abs=0.05)
+    small = share(0.1 * motion, 0.1 * shuffled, every).item()
+    assert small == pytest.approx(share(motion, shuffled, every).item(), abs=0.2)
 
 
 def test_the_share_of_too_few_is_nothing_to_learn_from() -> None:
     motion, moved = (torch.rand(3, 2, 4, 4, requires_grad=True) for _ in range(2))
-    share = scene_share(motion, Elsewhere(moved, torch.arange(3), torch.tensor([False, True, False])))
-    share.backward()
-    assert share.item() == 0
+    found = share(motion, moved, torch.tensor([False, True, False]))
+    found.backward()
+    assert found.item() == 0
     for side in (motion, moved):
         assert side.grad is not None
         assert not side.grad.any()
@@ -179,7 +180,7 @@ def test_the_share_teaches_the_motion_features_alone(make_clip: Any) -> None:
     assert objective.players == ("model",)
     seen = objective._views(clip, objective.encoder().maps(clip.video))
     assert seen.elsewhere is not None
-    scene_share(seen.maps.motion, seen.elsewhere).backward()
+    share(seen.maps.motion, seen.elsewhere.motion, seen.elsewhere.exists).backward()
     reached = rows(objective.encoder().mapping.convolution.weight.grad, objective)
     assert reached == {"background": False, "foreground": False, "motion": True}
 
