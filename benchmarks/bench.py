@@ -14,7 +14,9 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 ALONE = ("tracking.mlflow=false", "tracking.register_as=null", "training.engine=torch", "training.preflight=off")
-Collection = tuple[tuple[str, ...], tuple[str, ...]]  # what `synthesize` is told, and what `prepare` is
+Collection = tuple[
+    tuple[str, ...] | Path, tuple[str, ...]
+]  # what `synthesize` is told, or a folder; and what `prepare` is
 Found = dict[str, dict[str, dict[str, tuple[float, float]]]]  # encoder -> table -> column -> mean, spread
 
 
@@ -36,11 +38,15 @@ class Bench:
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def collection(self, name: str) -> Path:
-        """Shards of films that are made where they are not there yet."""
-        shards, films = self.folder / f"{name}-shards", self.folder / f"{name}-films"
+        """Shards of films, which are made where they are not there yet."""
         made, prepared = self.collections[name]
-        synthesize = ("-m", "data_tools", "synthesize", f"output={films}", *made)
-        self._once(f"{name}-films", films / "labels.csv", *synthesize)  # which is written last
+        shards, films = (
+            self.folder / f"{name}-shards",
+            made if isinstance(made, Path) else self.folder / f"{name}-films",
+        )
+        if not isinstance(made, Path):
+            synthesize = ("-m", "data_tools", "synthesize", f"output={films}", *made)
+            self._once(f"{name}-films", films / "labels.csv", *synthesize)  # which is written last
         prepare = ("-m", "data_tools", "prepare", *prepared, f"input={films}", f"output={shards}")
         self._once(f"{name}-shards", shards / "dataset.json", *prepare)
         return shards

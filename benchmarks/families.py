@@ -1,6 +1,7 @@
 """The papers' claims about their model families, asked of this project's code on synthetic films: the product's own commands, CPU-sized.
 
     python benchmarks/families.py [--folder runs/families] [--parts groups,scene,drnet,discovery,curves,masks] [--jobs 2]
+    python benchmarks/families.py --parts actions --weizmann FOLDER
     python benchmarks/families.py --parts digits --mnist FOLDER
 
     groups     FBM on larger things, then a second stage that keeps scene and object out of its motion features: the disentanglement
@@ -10,6 +11,7 @@
     drnet      DrNet with few and with many numbers of pose, with and without its critic's say: accuracy of a linear probe of the scene on
                films that were not seen in pretraining (two training seeds).
     discovery  Quadruplet, Siamese, SFA (three training seeds) and random networks: bits of the scene that k-means clusters leave open.
+    actions    the same losses and networks, of the ten actions of Weizmann (only where asked for; needs its folder).
     curves     the Quadruplet's margin, w (the neighbour's distance) and n (the far frame's).
     masks      the motion-mask ConvNet, the masks that it learnt from, and one mask for all frames, on held-out films. `mask_*_iou` are of
                the study of degraded masks: true ones, eroded or dilated. `masks` also has uNLC's.
@@ -26,6 +28,7 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +47,7 @@ from fbm_dist.schema import Data, Run
 from fbm_dist.training.monitoring.metrics import read_lines
 from fbm_dist.training.monitoring.validation import training_filter, validation_data
 
-PARTS = ("groups", "scene", "drnet", "discovery", "curves", "masks", "digits")
+PARTS = ("groups", "scene", "drnet", "discovery", "curves", "masks", "actions", "digits")
 FILMS = ("films=48", "seed=0", "shots=6", "motions=[right,left,up,down]")
 # Films, then what `prepare` is told. `short` is the demo's; `long` holds n = 30; `many` shows a network of single frames enough things.
 # `large`: larger things (12 % of the picture in place of 8: they need room to travel), and half of the films kept for the probes.
@@ -57,6 +60,7 @@ COLLECTIONS = {
     ),
     "long": ((*FILMS, "frames=[36,40]"), ("configs/prepare/demo.yaml", "masks.kind=none")),
 }
+GIVEN = {"actions": "weizmann", "digits": "mnist"}  # parts that need a folder of recordings
 BATCH = ("training.global_batch=8", "training.micro_batch=8", "training.steps=1000")
 SHARES = ("objective.scene_share=2", "objective.object_share=10", "training.global_batch=16", "training.micro_batch=16")
 FACTORS_ALONE = "factors=[motion,object,background]"  # the camera is nobody's
@@ -174,38 +178,52 @@ def drnet(bench: Bench) -> dict[str, Any]:
     }
 
 
-def _coherency(name: str, loss: str, seed: int, w: float = NEAR, n: float = FAR, margin: float = MARGIN) -> Pretraining:
+def _coherency(
+    name: str, loss: str, seed: int, w: float = NEAR, n: float = FAR, margin: float = MARGIN, films: str = "long"
+) -> Pretraining:
     offsets = f"data.clip.offsets=[0,{w}]" if loss == "siamese" else f"data.clip.offsets=[0,{w},{n}]"
     own = (*LOSSES[loss], offsets) if loss != "quadruplet" else (offsets, f"objective.loss.margin={margin}")
     overrides = (*own, f"run.seed={seed}", "training.micro_batch=16")
-    return Pretraining(name, "long", "coherency_cpu", overrides)
+    return Pretraining(name, films, "coherency_cpu", overrides)
 
 
-def _entropy(bench: Bench, name: str, runs: list[Path]) -> dict[str, dict[str, tuple[float, float]]]:
-    """{encoder: {feature: bits that clusters leave open of the scene, and their spread over clusterings}}."""
-    found = bench.evaluate(name, "discovery", "long", runs, "label=background", "split=all", "algorithms=[k-means]")
+def _entropy(
+    bench: Bench, name: str, runs: list[Path], films: str = "long", label: str = "background"
+) -> dict[str, dict[str, tuple[float, float]]]:
+    """{encoder: {feature: bits that clusters leave open of the label, and their spread over clusterings}}."""
+    found = bench.evaluate(name, "discovery", films, runs, f"label={label}", "split=all", "algorithms=[k-means]")
     return {run: tables["kmeans"] for run, tables in found.items() if "kmeans" in tables}
 
 
 def discovery(bench: Bench) -> dict[str, Any]:
     """What each loss leaves open of the scene, mean and spread over training seeds."""
-    runs = bench.pretrain([_coherency(f"{loss}-{seed}", loss, seed) for seed in SEEDS for loss in LOSSES])
-    found = _entropy(bench, "discovery", runs)
+    means, by_seed = _losses(bench, "", "long", "background")
+    return {"discovery": means, "discovery_seeds": by_seed}
+
+
+def actions(bench: Bench) -> dict[str, Any]:
+    """What each loss leaves open of Weizmann's actions, likewise."""
+    means, by_seed = _losses(bench, "weizmann-", "weizmann", "action")
+    return {"actions": means, "actions_seeds": by_seed}
+
+
+def _losses(bench: Bench, before: str, films: str, label: str) -> tuple[dict[str, float], dict[str, float]]:
+    """Bits of `label` that k-means clusters of fc6 leave open: by loss, and by run."""
+    names = {(loss, seed): f"{before}{loss}-{seed}" for seed in SEEDS for loss in LOSSES}
+    runs = bench.pretrain([_coherency(name, *which, films=films) for which, name in names.items()])
+    found = _entropy(bench, f"{before}discovery", runs, films, label)
     features = ("fc6", "fc6_pre", "fc7", "fc7_pre")
-    title = "conditional entropy of the scene in bits; ±: over training seeds (random: networks and clusterings)"
+    title = f"conditional entropy of {label} in bits; ±: over training seeds (random: networks and clusterings)"
     table = Table("", *features, title=title)
-    means: dict[str, dict[str, float]] = {}
-    for name in ("random", *LOSSES):
-        bits = {
-            f: [found[name][f][0]] if name == "random" else [found[f"{name}-{s}"][f][0] for s in SEEDS]
-            for f in features
-        }
-        means[name] = {f: round(float(np.mean(b)), 4) for f, b in bits.items()}
-        spread = {f: found[name][f][1] if name == "random" else float(np.std(b, ddof=1)) for f, b in bits.items()}
-        table.add_row(name, *(f"{means[name][f]:.2f} ± {spread[f]:.2f}" for f in features))
+    means: dict[str, float] = {}
+    for loss in ("random", *LOSSES):
+        own = [loss] if loss == "random" else [names[loss, seed] for seed in SEEDS]
+        bits = {f: [found[name][f][0] for name in own] for f in features}
+        means[loss] = round(float(np.mean(bits["fc6"])), 4)
+        spread = {f: found[loss][f][1] if loss == "random" else float(np.std(b, ddof=1)) for f, b in bits.items()}
+        table.add_row(loss, *(f"{np.mean(bits[f]):.2f} ± {spread[f]:.2f}" for f in features))
     Console().print(table)
-    by_seed = {f"{loss}-{seed}": round(found[f"{loss}-{seed}"]["fc6"][0], 4) for loss in LOSSES for seed in SEEDS}
-    return {"discovery": {name: means[name]["fc6"] for name in means}, "discovery_seeds": by_seed}
+    return means, {f"{loss}-{seed}": round(found[name]["fc6"][0], 4) for (loss, seed), name in names.items()}
 
 
 def curves(bench: Bench) -> dict[str, Any]:
@@ -306,21 +324,34 @@ def main() -> None:
     """Run the parts, print their tables, and the figures as one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path("runs/families"))
-    parser.add_argument("--parts", default=",".join(p for p in PARTS if p != "digits"))
+    parser.add_argument("--parts", default=",".join(p for p in PARTS if p not in GIVEN))
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--mnist", type=Path, help="folder with mnist_train.npz and mnist_test.npz")
+    parser.add_argument("--weizmann", type=Path, help="folder with Weizmann's films and labels.csv")
     given = parser.parse_args()
     parts = given.parts.split(",")
     unknown = sorted(set(parts) - set(PARTS))
     if unknown:
         parser.error(f"unknown part {unknown[0]!r}; there are {', '.join(PARTS)}")
-    if "digits" in parts and given.mnist is None:
-        parser.error("the part digits needs --mnist FOLDER")
-    bench = Bench(given.folder, given.jobs, COLLECTIONS)
+    for part in GIVEN.keys() & set(parts):
+        if getattr(given, GIVEN[part]) is None:
+            parser.error(f"the part {part} needs --{GIVEN[part]} FOLDER")
+    collections = dict(COLLECTIONS)
+    if given.weizmann:
+        collections["weizmann"] = (given.weizmann.resolve(), ("configs/prepare/weizmann.yaml", "masks.kind=none"))
+    bench = Bench(given.folder, given.jobs, collections)
     keys = ("fbm_matrix", "motion_background_plain", "motion_background_critic", "motion_background_random")
     keys += ("drnet_pose_leak_with", "drnet_pose_leak_without", "discovery", "mask_net_iou", "mask_input_iou")
     figures: dict[str, Any] = dict.fromkeys(keys)
-    kinds = {"groups": groups, "scene": scene, "drnet": drnet, "discovery": discovery, "curves": curves, "masks": masks}
+    kinds: dict[str, Callable[[Bench], dict[str, Any]]] = {
+        "groups": groups,
+        "scene": scene,
+        "drnet": drnet,
+        "discovery": discovery,
+        "actions": actions,
+        "curves": curves,
+        "masks": masks,
+    }
     for part in parts:
         figures |= digits(bench, given.mnist.resolve()) if part == "digits" else kinds[part](bench)
     print(json.dumps(figures))
