@@ -195,6 +195,7 @@ class Plan(Prepare):
     seed: int = Field(0, ge=0)
     cores: int | None = Field(None, ge=1)  # of the cluster that would do it; None: as many as are measured on
     core_hour: float = Field(0.04, ge=0)  # price of a core for an hour
+    gpu_hour: float = Field(3.0, ge=0)  # price of a GPU for an hour, where masks.device=cuda
 
 
 # What says where films come from and who does the work, but not what becomes of them.

@@ -19,6 +19,7 @@ from data_tools.progress import Progress, Silent
 from data_tools.schema import Plan, Prepare
 from data_tools.sources.films import Film, Found, pictures_in
 from data_tools.sources.inputs import discover
+from data_tools.unlc.device import gpus_of
 
 RESAMPLES = 1000  # of the bootstrap
 
@@ -38,7 +39,9 @@ class Forecast:
     hours: float  # on `cores` cores, if they scale as those that were measured
     cores: int
     films_per_hour: float
-    gpu_hours: float  # none: masks and encoding run on CPU
+    gpu_hours: (
+        float  # of GPUs that are shared by as many workers each as those that were measured; 0: masks are made on CPU
+    )
     bytes: float
     cost: float
 
@@ -48,7 +51,8 @@ class Forecast:
             f"measured: {self.sample_films} films, {self.sample_frames} frames",
             f"predicted for {self.films} films: {self.frames:,.0f} frames "
             f"({self.frames_low:,.0f} to {self.frames_high:,.0f}), {self.clips:,.0f} clips",
-            f"  {self.films_per_hour:,.0f} films/h on {self.cores} cores: {self.hours:.3g} h, {self.core_hours:.3g} core-hours, no GPU",
+            f"  {self.films_per_hour:,.0f} films/h on {self.cores} cores: {self.hours:.3g} h, {self.core_hours:.3g} core-hours, "
+            + (f"{self.gpu_hours:.3g} GPU-hours" if self.gpu_hours else "no GPU"),
             f"  {self.bytes / 1e9:.3g} GB of shards",
             f"  cost: {self.cost:.2f}",
             json.dumps(asdict(self)),
@@ -83,6 +87,7 @@ def plan(settings: Plan, progress: Progress | None = None) -> Forecast:
     total = settings.films or len(found.films)
     predicted, low, high = _scaled_up(chosen, frames, found.films, total)
     per_frame = predicted / max(1, sum(frames))
+    gpu_hours = seconds / 3600 * per_frame * gpus_of(made)
     cores = settings.cores or settings.num_workers
     hours = seconds / 3600 * per_frame * settings.num_workers / cores
     return Forecast(
@@ -97,9 +102,9 @@ def plan(settings: Plan, progress: Progress | None = None) -> Forecast:
         hours=hours,
         cores=cores,
         films_per_hour=total / hours,
-        gpu_hours=0.0,
+        gpu_hours=gpu_hours,
         bytes=summary.bytes * per_frame,
-        cost=hours * cores * settings.core_hour,
+        cost=hours * cores * settings.core_hour + gpu_hours * settings.gpu_hour,
     )
 
 

@@ -79,6 +79,11 @@ def with_device(settings: Prepare, note: Callable[[str], None]) -> Prepare:
     return settings.model_copy(update={"masks": masks.model_copy(update={"flow": flow})})
 
 
+def gpus_of(settings: Prepare) -> int:
+    """How many GPUs of this machine its workers share by these settings; 0: they compute masks on the CPU."""
+    return min(_look(settings.masks)["gpus"], settings.num_workers) if settings.masks.device == "cuda" else 0
+
+
 def _look(masks: Masks) -> dict[str, Any]:
     """How many GPUs there are, and why there is no engine, if there is none."""
     side = str(masks.unlc.motion.size)

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from data_tools.building import forecast
 from data_tools.building.forecast import plan
 from data_tools.building.pipeline import prepare
 from data_tools.config import load
 from data_tools.schema import Plan
+from data_tools.unlc import device
 from tests.films import film, settings
 
 
@@ -39,6 +41,7 @@ def test_a_sample_of_all_predicts_what_is_made(films: Path, tmp_path: Path) -> N
     told = json.loads(found.lines()[-1])
     assert told["films"] == 7
     assert told["gpu_hours"] == 0
+    assert "no GPU" in found.lines()[2]
 
 
 def test_more_films_and_more_cores_scale(films: Path) -> None:
@@ -47,3 +50,17 @@ def test_more_films_and_more_cores_scale(films: Path) -> None:
     assert some.clips == pytest.approx(21 * 1000, rel=0.35), "long films are large files"
     assert some.cost == pytest.approx(some.hours * 200 * 0.5)
     assert some.films_per_hour == pytest.approx(7000 / some.hours)
+
+
+def test_gpus_that_make_masks_are_told_and_paid(films: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two of eight GPUs, for there are two workers; without masks to make, as here is no GPU."""
+    some = planned(films, "sample=3", "films=70", "cores=20", "core_hour=0.5", "gpu_hour=10")
+    on_gpus = some.model_copy(update={"masks": some.masks.model_copy(update={"device": "cuda"})})
+    monkeypatch.setattr(device, "_look", lambda _: {"gpus": 8, "why": ""})
+    assert device.gpus_of(some) == 0
+    assert device.gpus_of(on_gpus) == 2
+    monkeypatch.setattr(forecast, "gpus_of", lambda _: 2)
+    found = plan(some)
+    assert found.gpu_hours == pytest.approx(found.hours * 20), "two workers had two GPUs, so twenty cores have twenty"
+    assert found.cost == pytest.approx(found.hours * 20 * (0.5 + 10))
+    assert "GPU-hours" in found.lines()[2]
