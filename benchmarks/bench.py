@@ -14,9 +14,8 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 ALONE = ("tracking.mlflow=false", "tracking.register_as=null", "training.engine=torch", "training.preflight=off")
-Collection = tuple[
-    tuple[str, ...] | Path, tuple[str, ...]
-]  # what `synthesize` is told, or a folder; and what `prepare` is
+# What `synthesize` is told, or a folder of films that are there; and what `prepare` is told.
+Collection = tuple[tuple[str, ...] | Path, tuple[str, ...]]
 Found = dict[str, dict[str, dict[str, tuple[float, float]]]]  # encoder -> table -> column -> mean, spread
 
 
@@ -40,11 +39,11 @@ class Bench:
     def collection(self, name: str) -> Path:
         """Shards of films, which are made where they are not there yet."""
         made, prepared = self.collections[name]
-        shards, films = (
-            self.folder / f"{name}-shards",
-            made if isinstance(made, Path) else self.folder / f"{name}-films",
-        )
-        if not isinstance(made, Path):
+        shards = self.folder / f"{name}-shards"
+        if isinstance(made, Path):
+            films = made
+        else:
+            films = self.folder / f"{name}-films"
             synthesize = ("-m", "data_tools", "synthesize", f"output={films}", *made)
             self._once(f"{name}-films", films / "labels.csv", *synthesize)  # which is written last
         prepare = ("-m", "data_tools", "prepare", *prepared, f"input={films}", f"output={shards}")

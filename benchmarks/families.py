@@ -75,10 +75,8 @@ SEEDS = (0, 1, 2)  # of training
 NEAR, FAR, MARGIN = 1, 20, 0.5  # the paper's
 CURVES = {"w": (1, 2, 5, 10), "n": (10, 15, 20, 25, 30), "margin": (0.25, 0.5, 1.0, 1.5)}
 FASTER = "players={critic: {optimizer: {lr: 4e-3, betas: [0.5, 0.999], weight_decay: 0}}}"  # twice the model's rate
-POSES = {
-    16: (0, 1, 2, 3),
-    2: (0, 1),
-}  # numbers of pose: seeds of training; the game with the critic ends differently from seed to seed
+# Numbers of pose, and seeds of training: more of them where the game with the critic ends differently from seed to seed.
+POSES = {16: (0, 1, 2, 3), 2: (0, 1)}
 # True masks eroded or dilated, at random; pixels of the 99x99 crop.
 DEGRADED = ("data.clip.use_truth_as_mask=true", "data.clip.degrade={kind: boundary, kernel: 15}", "training.steps=900")
 LEVELS = tuple(np.linspace(0.1, 0.9, 17).round(2).tolist())

@@ -39,9 +39,7 @@ class Forecast:
     hours: float  # on `cores` cores, if they scale as those that were measured
     cores: int
     films_per_hour: float
-    gpu_hours: (
-        float  # of GPUs that are shared by as many workers each as those that were measured; 0: masks are made on CPU
-    )
+    gpu_hours: float  # with as many workers to a GPU as were measured; 0: masks are made on CPU
     bytes: float
     cost: float
 

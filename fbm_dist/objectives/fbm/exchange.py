@@ -65,9 +65,8 @@ def exchanged(clip: Clip, config: FBMConfig) -> Exchanged:
     partner, exists = other_film(clip.film)
     path, middle = places(mask), mask.shape[2] // 2
     usual = path.side.median(dim=1, keepdim=True).values
-    zoom = (usual / path.side).clamp(
-        1 / GROWTH, GROWTH
-    )  # of a step in the new frame, to one in the frame that the thing is cut from
+    # From a place in the new frame to one in the frame that the thing is cut from.
+    zoom = (usual / path.side).clamp(1 / GROWTH, GROWTH)
     maps = zoom.new_zeros(*zoom.shape, 2, 3)
     maps[..., 0, 0] = maps[..., 1, 1] = zoom
     maps[..., 2] = path.centre[partner, middle][:, None] - zoom[..., None] * path.centre

@@ -11,8 +11,8 @@ import torch
 from fbm_dist.clip import Clip
 from fbm_dist.objectives.fbm.config import FBMConfig, Trimap
 from fbm_dist.objectives.fbm.exchange import exchanged, places
-from fbm_dist.objectives.fbm.objective import FBM
 from fbm_dist.objectives.fbm.scene import emptied
+from tests.fbm_dist.objectives.fbm.learning import train
 from tests.fbm_dist.objectives.fbm.test_scene import build, rows
 
 
@@ -98,10 +98,6 @@ def test_centres_and_sizes_by_hand() -> None:
     assert found.centre.isfinite().all()
 
 
-def losses(objective: FBM, clip: Clip) -> dict[str, torch.Tensor]:
-    return objective("model", clip).terms
-
-
 def test_the_term_teaches_the_motion_features_alone(make_clip: Any) -> None:
     clip = make_clip(3)
     with_term, without = build(object_share=2.0), build()
@@ -123,20 +119,12 @@ def test_the_term_teaches_the_motion_features_alone(make_clip: Any) -> None:
 
 def test_the_term_is_learnt_away_on_a_batch(make_clip: Any) -> None:
     """And not by features that say nothing: it is the share that falls."""
-    objective, clip = build(object_share=10.0), make_clip(4)
-    optimizer = torch.optim.Adam(objective.parameters(), lr=2e-3)
-    shares = []
-    for _ in range(25):
-        optimizer.zero_grad()
-        loss = objective("model", clip)
-        loss.total.backward()
-        optimizer.step()
-        shares.append(loss.terms["object_share"].item())
+    shares = [step["object_share"] for step in train(build(object_share=10.0), make_clip(4), steps=25)]
     assert shares[-1] < 0.5 * shares[0]
 
 
 def test_one_film_alone_has_no_share(make_clip: Any) -> None:
     objective = build(object_share=1.0, scene_share=1.0)
-    terms = losses(objective, replace(make_clip(3), film=torch.zeros(3, dtype=torch.long)))
+    terms = objective("model", replace(make_clip(3), film=torch.zeros(3, dtype=torch.long))).terms
     assert terms["object_share"] == 0
     assert terms["scene_share"] == 0

@@ -15,6 +15,7 @@ from fbm_dist.objectives.fbm.kernels import KernelDecoder
 from fbm_dist.objectives.fbm.losses import feature_distance, foreground_weights
 from fbm_dist.objectives.fbm.network import FBMNetwork
 from fbm_dist.objectives.fbm.objective import FBM
+from tests.fbm_dist.objectives.fbm.learning import train
 
 
 def build(seed: int = 0, **settings: Any) -> FBM:
@@ -198,12 +199,5 @@ def test_the_frames_are_shown(make_clip: Any) -> None:
 @pytest.mark.parametrize("how", ["condition", "kernels"])
 def test_it_learns_any_frame_of_one_clip(how: str, make_clip: Any) -> None:
     objective, clip = build(random_frame=how), make_clip(2)
-    optimizer = torch.optim.Adam(objective.parameters(), lr=3e-3)
-    curve = []
-    for _ in range(40):
-        optimizer.zero_grad()
-        loss = objective("model", clip)
-        loss.total.backward()
-        optimizer.step()
-        curve.append(loss.terms["rec_random_foreground"].item())
+    curve = [step["rec_random_foreground"] for step in train(objective, clip, steps=40)]
     assert np.mean(curve[-5:]) < 0.6 * np.mean(curve[:3]), curve

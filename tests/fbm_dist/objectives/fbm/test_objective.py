@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from fbm_dist.clip import Clip
 from fbm_dist.layers.pictures import looking, to_uint8
 from fbm_dist.objectives.fbm.config import FBMConfig
 from fbm_dist.objectives.fbm.objective import FBM, GREY_LEVEL
 from fbm_dist.objectives.objective import Segmenter
+from tests.fbm_dist.objectives.fbm.learning import train
 
 
 def build(seed: int = 0, **settings: Any) -> FBM:
@@ -143,18 +143,6 @@ def test_bf16_autocast_keeps_the_loss_in_fp32_and_every_gradient(make_clip: Any)
         losses = loss.total.item()
     assert torch.nn.functional.cosine_similarity(gradients[0].flatten(), gradients[1].flatten(), dim=0) > 0.9
     assert np.isfinite(losses)
-
-
-def train(objective: FBM, clip: Clip, steps: int) -> list[dict[str, float]]:
-    optimizer = torch.optim.Adam(objective.parameters(), lr=3e-3)
-    curve = []
-    for _ in range(steps):
-        optimizer.zero_grad()
-        loss = objective("model", clip)
-        loss.total.backward()
-        optimizer.step()
-        curve.append({"total": loss.total.item()} | {name: term.item() for name, term in loss.terms.items()})
-    return curve
 
 
 def test_it_overfits_one_clip(make_clip: Any) -> None:
