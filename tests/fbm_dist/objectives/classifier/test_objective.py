@@ -13,6 +13,7 @@ from fbm_dist.clip import Clip
 from fbm_dist.objectives.classifier.config import ClassifierConfig
 from fbm_dist.objectives.classifier.objective import Classifier, feature_sizes
 from fbm_dist.objectives.fbm.config import FBMConfig
+from tests.fbm_dist.objectives.learning import train
 
 TRUNK = {"family": "fbm", "width": 0.05, "size": 64}
 
@@ -107,14 +108,9 @@ def test_it_learns_four_clips(make_clip: Any, frozen: bool) -> None:
         for _ in range(30):
             objective.features(clip)
     objective.train()
-    optimizer = torch.optim.Adam(objective.parameters(), lr=1e-2)
-    for _ in range(40):
-        optimizer.zero_grad()
-        loss = objective("model", clip)
-        loss.total.backward()
-        optimizer.step()
-    assert loss.total.item() < 0.1
-    assert loss.terms["accuracy"].item() == 1
+    last = train(objective, clip, steps=40, lr=1e-2)[-1]
+    assert last["total"] < 0.1
+    assert last["accuracy"] == 1
 
 
 def test_labels_that_do_not_fit_are_refused(make_clip: Any) -> None:

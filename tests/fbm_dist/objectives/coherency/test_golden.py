@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from fbm_dist.objectives.coherency.config import CoherencyConfig
+from tests.fbm_dist.objectives.learning import step
 
 GOLDEN = Path(__file__).parents[3] / "golden" / "coherency_loss.json"
 REGENERATE = "REGENERATE_GOLDEN"
@@ -32,15 +33,11 @@ def curve(name: str, make_clip: Any) -> list[dict[str, float]]:
     objective = config.build()
     optimizer = torch.optim.SGD(objective.parameters(), lr=1e-2, momentum=0.9)
     steps = []
-    for step in range(4):
-        clip = replace(make_clip(3, seed=step, frames=len(config.loss.roles) + config.loss.strangers), mask=None)
+    for seed in range(4):
+        clip = replace(make_clip(3, seed=seed, frames=len(config.loss.roles) + config.loss.strangers), mask=None)
         if config.loss.strangers:
-            clip.video[:, :, -1] = make_clip(3, seed=step + 100, frames=1).video[:, :, 0]
-        optimizer.zero_grad()
-        loss = objective("model", clip)
-        loss.total.backward()
-        optimizer.step()
-        steps.append({"total": loss.total.item()} | {name: term.item() for name, term in loss.terms.items()})
+            clip.video[:, :, -1] = make_clip(3, seed=seed + 100, frames=1).video[:, :, 0]
+        steps.append(step(objective, optimizer, clip))
     return steps
 
 

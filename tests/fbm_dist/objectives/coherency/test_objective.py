@@ -15,6 +15,7 @@ from fbm_dist.layers.pictures import to_uint8
 from fbm_dist.objectives.coherency import objective as module
 from fbm_dist.objectives.coherency.config import CoherencyConfig
 from fbm_dist.objectives.coherency.objective import Coherency
+from tests.fbm_dist.objectives.learning import train
 
 SMALL = {"size": 64, "width": 0.05, "initialization": "he"}
 LOSSES = ("siamese", "quadruplet", "sfa", "triplet")
@@ -173,36 +174,24 @@ def test_the_terms_say_what_happens(tuples: Any) -> None:
     assert objective("model", clip).terms["spread"].item() == pytest.approx(0, abs=1e-4)
 
 
-def train(objective: Coherency, clip: Clip, steps: int) -> list[float]:
-    optimizer = torch.optim.Adam(objective.parameters(), lr=1e-3)
-    curve = []
-    for _ in range(steps):
-        optimizer.zero_grad()
-        loss = objective("model", clip)
-        loss.total.backward()
-        optimizer.step()
-        curve.append(loss.total.item())
-    return curve
-
-
 @pytest.mark.parametrize("kind", LOSSES)
 def test_it_overfits_one_batch(kind: str, tuples: Any) -> None:
     """A collapsed network would stay at the margin; measured after 40 steps: 0.007 of it at most."""
     objective = build(kind)
-    curve = train(objective, tuples(2, kind), steps=30)
+    curve = [step["total"] for step in train(objective, tuples(2, kind), steps=30, lr=1e-3)]
     assert curve[-1] < 0.1 * objective.config.loss.margin, curve[::8]
 
 
 def test_the_same_seed_gives_the_same_bits(tuples: Any) -> None:
     first, second, other = (build(seed=seed) for seed in (1, 1, 2))
-    curves = [train(objective, tuples(2), steps=2) for objective in (first, second, other)]
+    curves = [train(objective, tuples(2), steps=2, lr=1e-3) for objective in (first, second, other)]
     assert curves[0] == curves[1] != curves[2]
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
 
 
 def test_the_encoder_stands_alone(tuples: Any) -> None:
     objective = build()
-    train(objective, tuples(2), steps=1)
+    train(objective, tuples(2), steps=1, lr=1e-3)
     state = {name.removeprefix("model."): value for name, value in objective.state_dict().items()}
     encoder = objective.config.build_encoder()
     encoder.load_state_dict(state)

@@ -10,6 +10,7 @@ import torch
 from fbm_dist.layers.pictures import looking, to_uint8
 from fbm_dist.objectives.drnet.autoencoder import DrNetAutoencoder
 from fbm_dist.objectives.drnet.config import DrNetAutoencoderConfig
+from tests.fbm_dist.objectives.learning import train
 
 
 def build(seed: int = 0, **settings: Any) -> DrNetAutoencoder:
@@ -31,14 +32,7 @@ def test_the_loss_is_the_mean_square_over_all_frames(make_clip: Any) -> None:
 
 def test_it_overfits_a_few_clips(make_clip: Any) -> None:
     objective, clip = build(width=0.125), make_clip(4, frames=4)
-    optimizer = torch.optim.Adam(objective.parameters(), lr=5e-3)
-    curve = []
-    for _ in range(40):
-        optimizer.zero_grad()
-        loss = objective("model", clip).total
-        loss.backward()
-        optimizer.step()
-        curve.append(loss.item())
+    curve = [step["total"] for step in train(objective, clip, steps=40, lr=5e-3)]
     assert curve[-1] < 0.2 * curve[0], curve[::10]
 
 

@@ -15,7 +15,7 @@ from fbm_dist.objectives.fbm.kernels import KernelDecoder
 from fbm_dist.objectives.fbm.losses import feature_distance, foreground_weights
 from fbm_dist.objectives.fbm.network import FBMNetwork
 from fbm_dist.objectives.fbm.objective import FBM
-from tests.fbm_dist.objectives.fbm.learning import train
+from tests.fbm_dist.objectives.learning import train
 
 
 def build(seed: int = 0, **settings: Any) -> FBM:

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from fbm_dist.objectives.fbm.config import AutoencoderConfig, FBMConfig
+from tests.fbm_dist.objectives.learning import step
 
 GOLDEN = Path(__file__).parents[3] / "golden"
 REGENERATE = "REGENERATE_GOLDEN"  # REGENERATE_GOLDEN=1 pytest tests/fbm_dist/objectives/fbm/test_golden.py
@@ -29,14 +30,7 @@ def curve(config: FBMConfig | AutoencoderConfig, make_clip: Any) -> list[dict[st
     optimizer = torch.optim.Adam(
         [{"params": parameters, "weight_decay": 1e-3 * factor} for factor, parameters in groups.items()], lr=1e-4
     )
-    steps = []
-    for step in range(5):
-        optimizer.zero_grad()
-        loss = objective("model", make_clip(4, seed=step))
-        loss.total.backward()
-        optimizer.step()
-        steps.append({"total": loss.total.item()} | {name: term.item() for name, term in loss.terms.items()})
-    return steps
+    return [step(objective, optimizer, make_clip(4, seed=seed)) for seed in range(5)]
 
 
 @pytest.mark.parametrize("schema", [FBMConfig, AutoencoderConfig])

@@ -14,7 +14,7 @@ from fbm_dist.layers.pictures import looking, to_uint8
 from fbm_dist.objectives.fbm.config import FBMConfig
 from fbm_dist.objectives.fbm.objective import FBM, GREY_LEVEL
 from fbm_dist.objectives.objective import Segmenter
-from tests.fbm_dist.objectives.fbm.learning import train
+from tests.fbm_dist.objectives.learning import train
 
 
 def build(seed: int = 0, **settings: Any) -> FBM:

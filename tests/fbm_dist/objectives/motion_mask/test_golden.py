@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from fbm_dist.objectives.motion_mask.config import MotionMaskConfig
+from tests.fbm_dist.objectives.learning import step
 
 GOLDEN = Path(__file__).parents[3] / "golden" / "motion_mask_loss.json"
 REGENERATE = "REGENERATE_GOLDEN"  # REGENERATE_GOLDEN=1 pytest tests/fbm_dist/objectives/motion_mask/test_golden.py
@@ -33,14 +34,10 @@ def curve(settings: dict[str, Any], make_clip: Any) -> list[dict[str, float]]:
         momentum=0.9,
     )
     steps = []
-    for step in range(5):
-        optimizer.zero_grad()
-        clip = make_clip(4, 67, step, frames=1)
+    for seed in range(5):
+        clip = make_clip(4, 67, seed, frames=1)
         clip.mask[0] = 0.55  # don't cares
-        loss = objective("model", clip)
-        loss.total.backward()
-        optimizer.step()
-        steps.append({"total": loss.total.item()} | {name: term.item() for name, term in loss.terms.items()})
+        steps.append(step(objective, optimizer, clip))
     return steps
 
 

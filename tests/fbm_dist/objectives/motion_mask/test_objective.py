@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fbm_dist.clip import Clip
 from fbm_dist.layers.pictures import to_uint8
 from fbm_dist.objectives.motion_mask.config import MotionMaskConfig
 from fbm_dist.objectives.motion_mask.objective import MotionMask
 from fbm_dist.objectives.objective import Segmenter
+from tests.fbm_dist.objectives.learning import train
 
 SIZE = 67
 
@@ -84,22 +84,10 @@ def test_a_batch_without_a_certain_pixel_is_no_loss_and_no_nan(frames: Any) -> N
     assert all(p.grad is not None and not p.grad.any() for p in objective.parameters())
 
 
-def train(objective: MotionMask, clip: Clip, steps: int, lr: float = 1e-3) -> list[float]:
-    optimizer = torch.optim.Adam(objective.parameters(), lr=lr)
-    curve = []
-    for _ in range(steps):
-        optimizer.zero_grad()
-        loss = objective("model", clip)
-        loss.total.backward()
-        optimizer.step()
-        curve.append(loss.terms["logistic"].item())
-    return curve
-
-
 @pytest.mark.parametrize("norm", ["lrn", "batch", "none"])
 def test_it_overfits_a_few_clips_and_segments_them(norm: str, frames: Any) -> None:
     objective, clip = build(norm=norm, width=0.1), frames(4)
-    curve = train(objective, clip, steps=60)
+    curve = [step["logistic"] for step in train(objective, clip, steps=60, lr=1e-3)]
     assert curve[-1] < 0.1 * curve[0], curve[::10]
     assert objective.eval()("model", clip).terms["iou"] > 0.9
     score, inside = objective.segment(clip.video), clip.mask[:, :, 0] == 1
@@ -112,7 +100,7 @@ def test_the_same_seed_gives_the_same_bits(frames: Any) -> None:
     curves = []
     for objective in (first, second, other):
         torch.manual_seed(7)  # dropout
-        curves.append(train(objective, frames(2), steps=2))
+        curves.append(train(objective, frames(2), steps=2, lr=1e-3))
     assert curves[0] == curves[1] != curves[2]
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
 
@@ -141,7 +129,7 @@ def test_segment_sees_the_first_frame_alone_in_eval_mode(make_clip: Any) -> None
 def test_features_are_the_encoders(make_clip: Any) -> None:
     """The encoder's weights are a prefix of the objective's, and fill the encoder that the config builds."""
     objective = build(norm="batch")
-    train(objective, make_clip(2, SIZE, 0, frames=1), steps=1)
+    train(objective, make_clip(2, SIZE, 0, frames=1), steps=1, lr=1e-3)
     state = {
         name.removeprefix("model.encoder."): value
         for name, value in objective.state_dict().items()
