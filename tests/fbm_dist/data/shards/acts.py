@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -36,12 +37,12 @@ def wait_for(condition: Callable[[], object]) -> None:
         time.sleep(0.005)
 
 
-def deleted_files() -> int:
-    """Files that this process has open and that have no name any more."""
-    found = 0
+def open_files(pattern: str) -> list[str]:
+    """What this process has open whose path matches; a file that has no name any more ends with " (deleted)"."""
+    found = []
     for link in Path("/proc/self/fd").iterdir():
         try:
-            found += str(link.readlink()).endswith(".tar (deleted)")
-        except FileNotFoundError:
+            found.append(str(link.readlink()))
+        except FileNotFoundError:  # closed in this moment
             continue
-    return found
+    return fnmatch.filter(found, pattern)
