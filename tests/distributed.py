@@ -21,6 +21,9 @@ import deepspeed
 import deepspeed.runtime.zero.muon.muon_optimizer  # noqa: F401 - so is what `initialize` imports late
 
 TIMEOUT = 120.0
+CONNECTIONS = (
+    3  # attempts: on a loaded machine gloo's ranks sometimes lose each other while they meet ("connectFullMesh failed")
+)
 
 
 class RankError(AssertionError):
@@ -42,15 +45,20 @@ def run_ranks(
         RankError: with the traceback of every rank that raised, died or took too long. No process is left behind.
     """
     assert not dist.is_initialized(), "this process has a group of its own; run that in ranks too"
-    with tempfile.TemporaryDirectory() as folder:
-        children = [_fork(rank, world_size, function, arguments, Path(folder)) for rank in range(world_size)]
-        killed, failures = _wait(children, Path(folder), time.monotonic() + timeout, kill_when)
-        if killed:
-            return []
-        if failures:
-            raise RankError("\n".join(failures))
-        assert kill_when is None, "the ranks ended before the moment to kill them"
-        return [pickle.loads((Path(folder) / f"result-{rank}").read_bytes()) for rank in range(world_size)]
+    attempts = CONNECTIONS
+    while True:
+        attempts -= 1
+        with tempfile.TemporaryDirectory() as folder:
+            children = [_fork(rank, world_size, function, arguments, Path(folder)) for rank in range(world_size)]
+            killed, failures = _wait(children, Path(folder), time.monotonic() + timeout, kill_when)
+            if killed:
+                return []
+            if failures and attempts and any(Path(folder).glob("apart-*")):
+                continue  # no rank has begun: each waits for all others first
+            if failures:
+                raise RankError("\n".join(failures))
+            assert kill_when is None, "the ranks ended before the moment to kill them"
+            return [pickle.loads((Path(folder) / f"result-{rank}").read_bytes()) for rank in range(world_size)]
 
 
 def _fork(rank: int, size: int, function: Callable[..., Any], arguments: tuple[Any, ...], folder: Path) -> int:
@@ -62,7 +70,7 @@ def _fork(rank: int, size: int, function: Callable[..., Any], arguments: tuple[A
         os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(size), LOCAL_SIZE=str(size))
         os.environ.update(DS_ACCELERATOR="cpu", MASTER_ADDR="127.0.0.1", MASTER_PORT="0", OMP_NUM_THREADS="1")
         torch.set_num_threads(1)
-        dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=size)
+        _meet(rank, size, folder)
         result = function(rank, *arguments)
         (folder / f"result-{rank}").write_bytes(pickle.dumps(result))
         code = 0
@@ -70,6 +78,16 @@ def _fork(rank: int, size: int, function: Callable[..., Any], arguments: tuple[A
         (folder / f"failure-{rank}").write_text(traceback.format_exc())
     finally:
         os._exit(code)  # not through pytest's own exit
+
+
+def _meet(rank: int, size: int, folder: Path) -> None:
+    """Join the others; no rank goes on before all have."""
+    try:
+        dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=size)
+        dist.barrier()
+    except RuntimeError:
+        (folder / f"apart-{rank}").touch()
+        raise
 
 
 def _wait(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 
+import numpy as np
+
 from benchmarks.readers.measuring import Decode
 
 

@@ -30,7 +30,7 @@ STEPS = 24
 GLOBAL_BATCH = 8
 MICRO_BATCH = 2
 CHECKPOINT_EVERY = 4
-HANG_TIMEOUT = 8.0  # seconds
+HANG_TIMEOUT = 20.0  # seconds; a start of two ranks on a loaded machine takes several
 
 
 class Recorded(Loader):

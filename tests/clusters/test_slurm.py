@@ -87,8 +87,8 @@ def test_which_exit_codes_requeue(
         *ONE_PROCESS_A_NODE, f"--output={tmp_path}/log", str(SCRIPT), "CONFIG", "a.b=c d", folder=tmp_path
     )
     for number in range(1, restarts + 1):
-        wait_for_requeue(slurm, job, number, timeout=20)
-    found = slurm.wait(job, ended, timeout=20)
+        wait_for_requeue(slurm, job, number, timeout=90)
+    found = slurm.wait(job, ended, timeout=90)
     told = (tmp_path / "log").read_text()
     assert (found["ExitCode"], found["Restarts"]) == (end, str(restarts)), told
     ranks = [told.count(f"rank {rank}: launch/pretrain.py CONFIG a.b=c d") for rank in (0, 1)]

@@ -63,7 +63,15 @@ def environment() -> dict[str, str]:
 def started(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     output = (folder / "said.txt").open("a")
     command = [sys.executable, "-c", WITH_STAND_IN, *ARGUMENTS, *arguments]
-    return subprocess.Popen(command, cwd=folder, env=environment(), stdout=output, stderr=output, text=True)
+    return subprocess.Popen(
+        command,
+        cwd=folder,
+        env=environment(),
+        stdout=output,
+        stderr=output,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a test run in the background ignores it
+    )
 
 
 def wait_for(true: Callable[[], bool], seconds: float = 90.0) -> None:

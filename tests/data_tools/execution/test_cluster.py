@@ -23,6 +23,7 @@ from data_tools.execution.cluster import RayCrew
 from data_tools.execution.events import Done, Event, Executor, Failed, Progressed
 from data_tools.execution.processes import Crew
 from tests.films import files, film, settings
+from tests.processes import below, gone
 
 pytestmark = [pytest.mark.slow, pytest.mark.distributed]
 
@@ -33,11 +34,10 @@ SMALL = 80 << 20  # bytes of a node's object store
 
 def ray_processes() -> set[int]:
     """Everything that Ray runs below this process, the dead that nobody reaped left out."""
-    below = psutil.Process().children(recursive=True)
-    return {p.pid for p in below if p.status() != psutil.STATUS_ZOMBIE and "ray" in " ".join(p.cmdline())}
+    return below("ray")
 
 
-def wait_for(true: Callable[[], bool], seconds: float = 30.0) -> None:
+def wait_for(true: Callable[[], object], seconds: float = 120.0) -> None:
     deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline
@@ -156,7 +156,7 @@ def test_the_job_of_a_lost_worker_is_done_by_another(cluster: Cluster, tmp_path:
         found = ends(crew, [f"hang-once {file}", f"orphan-once {tmp_path}/other", "orphan", "echo a"])
         killer.join()
         child = int(file.read_text())
-        wait_for(lambda: not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE)
+        wait_for(lambda: gone(child))
     assert values(found[:2] + found[3:]) == [str(file), f"{tmp_path}/other", "a"]
     assert found[2] == Failed(2, "the worker was lost 2 times")
     assert len(notes) == 4, notes
@@ -196,9 +196,10 @@ def test_prepare_on_two_nodes_gives_the_bytes_of_one_process(
 
     def kill_one() -> None:
         wait_for(lambda: len(list(Path("ray/staging").rglob("*.clip"))) > 1)
-        slots = [p for p in psutil.Process().children(recursive=True) if p.name() == "ray::Slot.turn"]
-        slots[0].kill()
-        killed.append(slots[0].pid)
+        wait_for(lambda: below("ray::Slot.turn"))
+        slot = below("ray::Slot.turn").pop()
+        os.kill(slot, signal.SIGKILL)
+        killed.append(slot)
 
     killer = threading.Thread(target=kill_one)
     killer.start()
@@ -274,5 +275,5 @@ except KeyboardInterrupt:
     assert len(family) > 3
     parent.send_signal(signal.SIGINT)
     assert parent.communicate(timeout=60) == ("a\ninterrupted\n", "")
-    wait_for(lambda: not [p for p in family if p.is_running() and p.status() != psutil.STATUS_ZOMBIE])
+    wait_for(lambda: all(gone(process.pid) for process in family))
     assert ray_processes() <= before

@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from data_tools.execution.processes import Crew, Done, Failed, Progressed
+from tests.processes import gone
 
 ROOT = Path(__file__).parents[3]
 ACT = "acts:act"  # a module beside this one
@@ -50,7 +51,7 @@ def test_the_dead_cost_only_their_own_jobs(work: Callable[..., dict[str, Any]]) 
         "missing": "FileNotFoundError: [Errno 2] No such file or directory: 'gone'",
     }
     assert [end.result.split()[0] for end in ends.values() if isinstance(end, Done)] != []
-    assert {p.pid for p in psutil.Process().children(recursive=True)} == before, "no process stays behind"
+    assert {p.pid for p in psutil.Process().children(recursive=True)} <= before, "no process stays behind"
 
 
 def test_silence_is_given_up_and_signs_of_life_are_not(work: Callable[..., dict[str, Any]]) -> None:
@@ -82,7 +83,7 @@ def test_workers_die_with_their_parent(tmp_path: Path) -> None:
     )
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), str(ROOT)])}
     parent = psutil.Popen([sys.executable, "-c", code], env=environment, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while not (tmp_path / "begun").exists() and time.monotonic() < deadline:
         time.sleep(0.1)
     children = parent.children(recursive=True)
@@ -92,7 +93,7 @@ def test_workers_die_with_their_parent(tmp_path: Path) -> None:
 
     def alive() -> list[psutil.Process]:
         # where nobody reaps orphans the dead stay as zombies
-        return [c for c in children if c.is_running() and c.status() != psutil.STATUS_ZOMBIE]
+        return [c for c in children if not gone(c.pid)]
 
     deadline = time.monotonic() + 20
     while (left := alive()) and time.monotonic() < deadline:

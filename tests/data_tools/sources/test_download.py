@@ -111,7 +111,7 @@ def test_a_silent_server_is_left(late: bool, web: Web, tmp_path: Path, monkeypat
 
 
 def test_a_server_that_drips_is_left(web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "SILENCE", 0.3)
+    monkeypatch.setattr(module, "SILENCE", 5.0)
 
     def drip(request: BaseHTTPRequestHandler) -> None:
         send(b"", length=len(FILM))(request)

@@ -29,6 +29,7 @@ from fbm_dist.data.order.arrangement import Shuffled
 from fbm_dist.data.order.plan import Order
 from fbm_dist.schema import Data, Filter, Portion
 from tests.datasets import destroy, write_dataset
+from tests.processes import below
 
 Make = Callable[..., Data]
 
@@ -47,9 +48,8 @@ def equal(one: Clip, other: Clip) -> bool:
 
 
 def readers() -> set[int]:
-    """Processes that DALI started (not Python's own resource tracker)."""
-    children = psutil.Process().children(recursive=True)
-    return {child.pid for child in children if "resource_tracker" not in " ".join(child.cmdline())}
+    """Processes that DALI started (not Python's own resource tracker, nor another test's Ray)."""
+    return below("spawn_main")
 
 
 def stored(path: Path) -> dict[str, Sample]:

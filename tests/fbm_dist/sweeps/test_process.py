@@ -15,6 +15,7 @@ import pytest
 
 from fbm_dist.sweeps.trial.process import End, Process, judge, last_error
 from fbm_dist.sweeps.trial.worker import Lines, Order, command, environment
+from tests.processes import gone
 
 # Notes its own and a child's process; at SIGTERM it saves for a moment and ends with 75, while its child hears nothing.
 PROGRAM = """
@@ -34,15 +35,11 @@ time.sleep(300)
 """
 
 
-def wait_for(true: Callable[[], bool], seconds: float = 30.0) -> None:
+def wait_for(true: Callable[[], bool], seconds: float = 120.0) -> None:
     deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline
         time.sleep(0.02)
-
-
-def gone(pid: int) -> bool:
-    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
 def started(folder: Path, manner: str, grace: float = 1.0) -> tuple[Process, list[int]]:
@@ -53,7 +50,7 @@ def started(folder: Path, manner: str, grace: float = 1.0) -> tuple[Process, lis
 
 
 def test_a_polite_process_saves_itself_and_takes_its_children_along(tmp_path: Path) -> None:
-    process, pids = started(tmp_path, "polite")
+    process, pids = started(tmp_path, "polite", grace=60)
     assert process.code() is None
     assert process.stop() == 75
     assert (tmp_path / "saved").exists()

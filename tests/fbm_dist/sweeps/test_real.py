@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -38,7 +37,8 @@ def kill_once_saved(folder: Path, killed: list[int]) -> None:
                 words = process.info["cmdline"] or []
                 if words[-1:] == [str(folder / "trial.yaml")] and "attendant" not in " ".join(words):
                     killed.append(process.pid)
-                    os.kill(process.pid, signal.SIGKILL)
+                    with suppress(psutil.NoSuchProcess):
+                        process.kill()
             return
         time.sleep(0.02)
 
@@ -48,7 +48,14 @@ def test_real_trials_in_mlflow_and_the_best_is_the_challenger(make: Make, tmp_pa
     """lr=0.001 is killed -9 on its way and goes on; lr=1e20 has no finite gradients."""
     guard = "training.guard={window: 10, rollback_after: 1, max_rollbacks: 0}"
     tracking = "tracking={mlflow: true, uri: '" + address + "', experiment: tests, register_as: tiny}"
-    sweep = make("{optimizer.lr: {grid: [1e-3, 1e20]}}", "search=grid", "training.steps=40", guard, tracking)
+    sweep = make(
+        "{optimizer.lr: {grid: [1e-3, 1e20]}}",
+        "search=grid",
+        "training.steps=40",
+        "training.hang_timeout=600",
+        guard,
+        tracking,
+    )
     killed: list[int] = []
     killer = threading.Thread(target=kill_once_saved, args=(tmp_path / "sweep/trials/0000", killed))
     killer.start()

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from fbm_dist.config import load
 from fbm_dist.sweeps.runs import Runs
 from fbm_dist.sweeps.trial.worker import Order, Worker
 from tests.fbm_dist.sweeps.conftest import STAND_IN, Make
+from tests.processes import gone
 
 Config = Callable[..., str]  # values, dots as two underlines -> the path of a trial's config
 
@@ -68,9 +68,9 @@ def test_one_that_hangs_and_hears_nothing_is_ended(config: Config) -> None:
     while one.news()["steps"] < 1:
         pass
     pid = int((one.order.folder / "starts.txt").read_text().split()[0])
-    assert psutil.pid_exists(pid)
+    assert not gone(pid)
     one.stop()
-    assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    assert gone(pid)
 
 
 def test_a_run_without_a_finite_value_is_no_finished_trial(config: Config) -> None:

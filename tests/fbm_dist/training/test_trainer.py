@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Collection, Iterator
 from functools import partial
@@ -21,6 +22,7 @@ from safetensors.torch import load_file
 from fbm_dist.clip import Clip
 from fbm_dist.objectives.objective import Objective
 from fbm_dist.schema import Data, Run
+from fbm_dist.training.checkpoints.parts import Part
 from fbm_dist.training.distributed import start
 from fbm_dist.training.engines.engine import build_engine
 from fbm_dist.training.monitoring.metrics import read_lines
@@ -34,14 +36,18 @@ NUMBERS = ("loss", "error", "grad_norm", "lr")
 
 
 class Cut(Memory):
-    """A stream that ends its process's run: by an error after `batches` micro-batches, or by a signal to rank 1."""
+    """A stream that ends its process's run after `batches` micro-batches, by an error or by a signal to rank 1; or that then holds."""
 
-    def __init__(self, data: Data, batches: int = 10**6, number: int | None = None, **arguments: Any) -> None:
+    def __init__(
+        self, data: Data, batches: int = 10**6, number: int | None = None, hold: bool = False, **arguments: Any
+    ) -> None:
         super().__init__(data, **arguments)
-        self.batches, self.number = batches, number
+        self.batches, self.number, self.hold = batches, number, hold
 
     def __iter__(self) -> Iterator[Clip]:
         for index, clip in enumerate(super().__iter__()):
+            if index == self.batches and self.hold:
+                threading.Event().wait()
             if index == self.batches and self.number is None:
                 raise ConnectionError("cut off")
             if index == self.batches and self.number is not None and self.arguments["rank"] == 1:
@@ -66,6 +72,11 @@ def session(rank: int, run: Run, kind: str, **stream: Any) -> tuple[Any, State]:
 def cut_off(rank: int, run: Run, kind: str, batches: int) -> None:
     with pytest.raises(ConnectionError):
         session(rank, run, kind, batches=batches)
+
+
+def held(rank: int, run: Run, kind: str, batches: int) -> None:
+    """A session that waits after so many micro-batches, however late its end comes."""
+    session(rank, run, kind, batches=batches, hold=True)
 
 
 def alone(run: Run, objective: Objective | None = None, **stream: Any) -> Any:
@@ -120,7 +131,7 @@ def test_kill_9_and_resume_equals_never_stopped(tmp_path: Path) -> None:
     whole, killed = (make_run(tmp_path / n, training=settings) for n in ("whole", "killed"))
     never_stopped = run_ranks(2, session, whole, "solo")
     lines = tmp_path / "killed/metrics.jsonl"
-    run_ranks(2, session, killed, "solo", kill_when=lambda: len(read_lines(lines)) >= 8)
+    run_ranks(2, held, killed, "solo", 2 * 30, kill_when=lambda: len(read_lines(lines)) >= 8)
     reached = len(read_lines(lines))
     assert 8 <= reached < 40
     kept = max(int(p.name.removeprefix("step-")) for p in (tmp_path / "killed/checkpoints").glob("step-*"))
@@ -310,11 +321,22 @@ class Starved(Memory):
     def __init__(self, data: Data, *, first: int, until: int, **arguments: Any) -> None:
         super().__init__(data, **arguments)
         self.first, self.until = first, until
+        self.ended = threading.Semaphore(0)  # writes of checkpoints, well or not
+        write = Part.write
+
+        def counted(part: Part, target: Path) -> None:
+            try:
+                write(part, target)
+            finally:
+                self.ended.release()
+
+        Part.write = counted  # type: ignore[method-assign] # in a rank's own process
 
     def __iter__(self) -> Iterator[Clip]:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         for index, clip in enumerate(super().__iter__()):
             if self.arguments["rank"] == 1 and index in (self.first, self.until):
+                assert self.ended.acquire(timeout=60), "the write that was under way"
                 limit = 20_000 if index == self.first else resource.RLIM_INFINITY
                 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
             yield clip

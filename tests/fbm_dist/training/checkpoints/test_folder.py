@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import threading
+import time
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
@@ -82,12 +83,11 @@ def test_votes_alone_bring_a_save_to_its_end(folder: Path) -> None:
     """No step ever waits: `heed` with what the ranks signal is enough."""
     checkpoints = Checkpoints(folder, 2, ALONE, background=True)
     checkpoints.begin(7, {}, part(), nothing)
-    for _ in range(2000):
+    end = time.monotonic() + 60
+    while not checkpoints.newest():
         vote(checkpoints)
-        if checkpoints.newest():
-            break
-        threading.Event().wait(0.005)
-    assert checkpoints.newest() is not None
+        assert time.monotonic() < end
+        time.sleep(0.005)
     checkpoints.close()
 
 
@@ -154,9 +154,11 @@ def two_ranks(rank: int, folder: Path, late: int) -> tuple[list[str], int]:
     world = start(make_run(folder).training)
     checkpoints = Checkpoints(folder, 2, world, background=True)
 
+    voted = threading.Event()
+
     class Slow(Part):
         def write(self, target: Path) -> None:
-            threading.Event().wait(0.3 if rank == late else 0)
+            assert rank != late or voted.wait(60)
             super().write(target)
 
     ready = part(rank)
@@ -166,6 +168,7 @@ def two_ranks(rank: int, folder: Path, late: int) -> tuple[list[str], int]:
         votes += 1
         rows = world.gather(checkpoints.signals())
         checkpoints.heed([max(column) for column in zip(*rows, strict=True)])
+        voted.set()
     world.barrier()
     files = json.loads((folder / name_of(3) / MARKER).read_text())["files"]
     assert set(files) == {
@@ -181,6 +184,11 @@ def test_nothing_is_published_before_the_slowest_rank_has_written(late: int, tmp
     for early, votes in run_ranks(2, two_ranks, tmp_path, late):
         assert early == []
         assert votes > 1
+
+
+def sent(checkpoints: Checkpoints) -> None:
+    """Wait until the store has what was saved: a send that has not begun gives way to the next."""
+    checkpoints._senders.submit(lambda: None).result(60)
 
 
 class Store:
@@ -208,6 +216,7 @@ def test_a_run_folder_that_is_lost_comes_back_from_the_mirror(
     checkpoints = Checkpoints(folder, 2, ALONE, copies=store)
     for step in (1, 2, 3):
         checkpoints.begin(step, {"said": step}, part(value=step), nothing, keep=[1])
+        sent(checkpoints)
     checkpoints.close()
     assert store.kept == [[name_of(1)]] * 3
     shutil.rmtree(folder)
@@ -250,6 +259,7 @@ def test_a_store_that_fails_ends_no_run(folder: Path, capsys: pytest.CaptureFixt
     checkpoints = Checkpoints(folder, 1, ALONE, copies=Away())
     for step in (1, 2, 3):
         checkpoints.begin(step, {}, part(), nothing)
+        sent(checkpoints)
     checkpoints.close()
     assert capsys.readouterr().out.count("was not copied: the store is away") == 3
     assert (folder / name_of(3)).is_dir()
@@ -322,9 +332,11 @@ def test_a_last_save_that_fails_is_an_error_in_the_foreground_too(folder: Path) 
 
 def test_a_slow_store_gets_the_newest_and_holds_up_no_pruning(folder: Path, gate: Gate) -> None:
     sent: list[str] = []
+    begun = threading.Event()
 
     class Slow:
         def send(self, source: Path, keep_also: Collection[str] = ()) -> None:
+            begun.set()
             assert gate.opened.wait(20)
             sent.append(source.name)
 
@@ -337,6 +349,7 @@ def test_a_slow_store_gets_the_newest_and_holds_up_no_pruning(folder: Path, gate
     checkpoints = Checkpoints(folder, 1, ALONE, copies=Slow())
     for step in range(1, 6):
         checkpoints.begin(step, {}, part(), nothing)
+        assert begun.wait(20)
     assert sorted(p.name for p in folder.iterdir()) == [name_of(1), name_of(5)]
     gate.opened.set()
     checkpoints.close()

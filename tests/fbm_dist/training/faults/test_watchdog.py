@@ -112,19 +112,19 @@ def test_a_rank_that_is_stopped_or_has_failed_is_named_by_the_other(
 
 def healthy(rank: int) -> str:
     """Slow steps, a phase without limit, one that says that it goes on, and ranks that come to the collective half a second apart."""
-    with Watchdog(world_of(rank, 2), timeout=1.0) as watchdog:
+    with Watchdog(world_of(rank, 2), timeout=2.0) as watchdog:
         for step in range(4):
             watchdog.beat(step, "data")
             time.sleep(0.5 * rank)
             watchdog.beat(step, "backward")
             dist.all_reduce(torch.ones(1))
         with watchdog.paused():
-            time.sleep(1.5)
+            time.sleep(3)
         for _ in range(3 * (rank + 1)):  # a phase of many parts, more on one rank than on the other
-            time.sleep(0.4 / (rank + 1))
+            time.sleep(0.8 / (rank + 1))
             watchdog.touch()
         assert watchdog._heartbeat().beats == 9
-    time.sleep(1.5)  # nobody looks any more
+    time.sleep(3)  # nobody looks any more
     dist.all_reduce(torch.ones(1))
     return "ended"
 
