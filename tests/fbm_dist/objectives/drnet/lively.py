@@ -39,3 +39,9 @@ def cuts(make_clip: Any, batch: int, frames: int) -> Clip:
     """Clips whose every frame is of another film."""
     film = make_clip(batch * frames, frames=1).video
     return replace(make_clip(batch, frames=frames), video=film.squeeze(2).unflatten(0, (batch, frames)).transpose(1, 2))
+
+
+def apart(frames: Tensor, dim: int) -> float:
+    """Of any two along `dim`, how far the two that are most alike differ where they differ most."""
+    parts = frames.double().unbind(dim)
+    return min(float((a - b).abs().max()) for i, a in enumerate(parts) for b in parts[:i])

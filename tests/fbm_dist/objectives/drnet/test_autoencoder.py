@@ -1,4 +1,4 @@
-"""The single encoder: its loss by hand, that it overfits, its features and picture."""
+"""The single encoder: its loss by hand, that it overfits, its features."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 import torch
 
-from fbm_dist.layers.pictures import looking, to_uint8
 from fbm_dist.objectives.drnet.autoencoder import DrNetAutoencoder
 from fbm_dist.objectives.drnet.config import DrNetAutoencoderConfig
 from tests.fbm_dist.objectives.learning import train
@@ -45,16 +44,9 @@ def test_features_are_the_codes_in_order(make_clip: Any) -> None:
         torch.testing.assert_close(features["code"][:, 11 * t : 11 * t + 11], code)
 
 
-def test_the_picture_and_bf16(make_clip: Any) -> None:
-    objective, clip = build().train(), make_clip(10, frames=4)
-    picture = objective.visualize(clip)["reconstruction"]
-    assert picture.shape[0::3] == (8, 3)
-    with looking(objective):
-        made = objective.model.decoder(objective.encoder().moving(clip.video[:8, :, -1]), ()) * 2 - 1
-    assert torch.equal(picture[:, -64:, -64:], to_uint8(made))
-    assert objective.model.encoder.training
+def test_bf16_keeps_the_loss_in_fp32(make_clip: Any) -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert objective("model", clip).total.dtype == torch.float32
+        assert build()("model", make_clip(3, frames=4)).total.dtype == torch.float32
 
 
 def test_other_clips_are_refused(make_clip: Any) -> None:

@@ -1,4 +1,4 @@
-"""DrNet as a game: both losses recomputed, who may learn from what, that it learns, what it shows."""
+"""DrNet as a game: both losses recomputed, who may learn from what, that it learns."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from fbm_dist.clip import Clip
-from fbm_dist.layers.pictures import looking, to_uint8
 from fbm_dist.objectives.drnet.config import DrNetAutoencoderConfig, DrNetConfig
 from fbm_dist.objectives.drnet.objective import DrNet
 from fbm_dist.schema import ClipSpec
@@ -201,34 +200,6 @@ def test_the_encoder_stands_alone(make_clip: Any) -> None:
     for t in range(4):
         torch.testing.assert_close(ours["pose"][:, 3 * t : 3 * t + 3], encoder.moving(clip.video[:, :, t]))
     assert objective.encoder() is objective.model.encoder
-
-
-def test_the_pictures(make_clip: Any) -> None:
-    """swap: content of the row, pose of the column; the mode and every weight stay as they were."""
-    objective, clip = build(skips=True).train(), four(make_clip, 10)
-    objective.model.decoder.eval()  # some part that is not in train mode stays so
-    state = {name: value.clone() for name, value in objective.state_dict().items()}
-    pictures = objective.visualize(clip)
-    assert set(pictures) == {"swap", "reconstruction", "interpolation"}
-    assert all(picture.dtype == torch.uint8 for picture in pictures.values())
-    assert pictures["swap"].shape == (1, 9 * 66 - 2, 9 * 66 - 2, 3)
-    assert pictures["interpolation"].shape == (8, 64, 7 * 66 - 2, 3)
-    assert pictures["reconstruction"].shape[0::3] == (8, 3)
-    tile = lambda row, column: pictures["swap"][0, 66 * row : 66 * row + 64, 66 * column : 66 * column + 64]  # noqa: E731
-    assert (tile(0, 0) == 255).all()
-    with looking(objective):
-        encoder = objective.model.encoder
-        stills, poses = encoder.still(clip.video[:8, :, 0]), encoder.moving(clip.video[:8, :, -1])
-        for row, column in ((1, 1), (3, 6), (8, 2)):
-            still = type(stills)(stills.content[row - 1 : row], tuple(m[row - 1 : row] for m in stills.maps))
-            made = objective.model.decode(still, poses[column - 1 : column]) * 2 - 1
-            assert (tile(row, column).int() - to_uint8(made)[0].int()).abs().max() <= 1
-            assert torch.equal(tile(row, 0), to_uint8(clip.video[row - 1 : row, :, 0])[0])
-            assert torch.equal(tile(0, column), to_uint8(clip.video[column - 1 : column, :, -1])[0])
-    assert torch.equal(pictures["interpolation"][:, :, -64:], pictures["reconstruction"][:, -64:, -64:])
-    assert objective.model.encoder.training
-    assert not objective.model.decoder.training
-    assert all(torch.equal(value, state[name]) for name, value in objective.state_dict().items())
 
 
 def test_what_it_cannot_learn_from_is_refused(make_clip: Any) -> None:
