@@ -10,9 +10,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fbm_dist.objectives.drnet.config import DrNetAutoencoderConfig, DrNetConfig, DrNetPredictionConfig
+from fbm_dist.objectives.drnet.frames import as_frames
 from fbm_dist.objectives.drnet.prediction import DrNetPrediction, PosePredictor
 from fbm_dist.schema import ClipSpec
 from tests.fbm_dist.objectives.drnet.lively import cuts, enliven_
+from tests.fbm_dist.objectives.learning import train
 
 TINY: dict[str, Any] = {"width": 0.05, "content_dim": 8, "pose_dim": 3}
 SMALL: dict[str, Any] = {"frames": 7, "n_past": 3, "hidden": 12}
@@ -112,6 +114,16 @@ def test_it_learns_poses_that_turn(make_clip: Any) -> None:
         for _ in range(3):
             pose, state = objective.predictor(pose, content, state)
     assert F.mse_loss(pose[:, 0], poses[:, 6]) < 0.2 * copy
+
+
+def test_it_overfits_a_few_clips(make_clip: Any) -> None:
+    """By its own loss, over a trunk that has seen their frames: far below who copies, and below who says one pose for all clips."""
+    objective, clip = build(hidden=64), make_clip(4, frames=7)
+    enliven_(objective.model, as_frames(clip.video))
+    poses = codes(objective, clip.video)[:, 1:]
+    mean = F.mse_loss(poses.mean(0, keepdim=True).expand_as(poses), poses).item()
+    curve = train(objective, clip, steps=120, lr=1e-2)
+    assert curve[-1]["pose"] < 0.05 * min(curve[-1]["copy"], mean), curve[::20]
 
 
 def test_generation_feeds_back_its_own_poses(make_clip: Any) -> None:
