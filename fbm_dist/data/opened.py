@@ -69,6 +69,8 @@ class OpenedData:
         except ValueError as error:
             raise ValueError(f"data.weight and data.mix: {error}") from None
         self.parts = Parts(_part(portion, data) for portion in self._portions)
+        if data.clip.negative:
+            self._check_films()
         self.truth = data.clip.truth and self._has_truth()
         codecs = frozenset(codec for part in self.parts for codec in part.selected.codecs)
         smallest = min(part.selected.smallest for part in self.parts)
@@ -228,6 +230,14 @@ class OpenedData:
 
     def _integers(self, values: Any) -> Tensor:
         return torch.from_numpy(np.array(values, np.int64)).to(self.device, non_blocking=True)
+
+    def _check_films(self) -> None:
+        films = {part.selected.only_film for part in self.parts}
+        if len(films) == 1 and films != {None}:
+            raise ValueError(
+                f"{self.parts[0].index.root}: all clips are of one film, and data.clip.negative takes a frame of another; "
+                "prepare more films, or set data.clip.negative=false for an objective that needs none"
+            )
 
     def _has_truth(self) -> bool:
         lacking = sum(part.selected.without_truth for part in self.parts)

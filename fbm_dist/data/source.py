@@ -264,7 +264,9 @@ class ClipSource:
                 reason = f"; the last one ({chosen.key}): {error}"
         root = self.parts[0].index.root
         if not of_other_films:
-            raise ValueError(f"{root}: {ATTEMPTS} clips were of the same film: data.clip.negative needs others at hand")
+            raise ValueError(
+                f"{root}: {ATTEMPTS} clips were of the same film, and data.clip.negative needs others; prepare more films"
+            )
         raise ValueError(f"{root}: none of {of_other_films} clips could be decoded{reason}")
 
     def load(self, chosen: Chosen, room: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -30,6 +30,8 @@ class Condition:
     lost: str  # what a clip is that does not have it
     holds: Callable[[Chunk], np.ndarray]  # bool per row of the chunk: has it
     needed: bool = False  # by the clip settings: a clip that is left out is worth a warning
+    remedy: str = "relax that setting"  # where no clip has it; `{most}`: the most of `amount` that one has
+    amount: Callable[[Chunk], np.ndarray] | None = None  # per row of the chunk: how much it has of what is asked for
 
 
 def filter_text(chosen: Filter) -> str:
@@ -107,12 +109,26 @@ def needs(index: Index, spec: ClipSpec, counts: np.memmap | None) -> Iterator[Co
         f"shorter than {spec.span} frames",
         lambda chunk: chunk.of(rows)["frames"] >= spec.span,
         needed=True,
+        remedy=f"the longest has {{most}}: prepare longer clips (max_frames={spec.span} or more, of shots that are as long), "
+        f"or lower {_spaced(spec)} where the objective learns from fewer",
+        amount=lambda chunk: chunk.of(rows)["frames"],
     )
-    if spec.mask or spec.use_truth_as_mask or spec.resize == "box":
-        name = "truth" if spec.use_truth_as_mask else "mask"
-        told = "true masks (data.clip.use_truth_as_mask)" if spec.use_truth_as_mask else "masks (data.clip.mask)"
-        lost = "without true masks" if spec.use_truth_as_mask else "without masks"
-        yield Condition(told, lost, lambda chunk: chunk.of(rows)[f"{name}_size"] > 0, needed=True)
+    if spec.use_truth_as_mask:
+        yield Condition(
+            "true masks (data.clip.use_truth_as_mask)",
+            "without true masks",
+            lambda chunk: chunk.of(rows)["truth_size"] > 0,
+            needed=True,
+            remedy="prepare films that have true masks beside them, or set data.clip.use_truth_as_mask=false",
+        )
+    elif spec.mask or spec.resize == "box":
+        yield Condition(
+            "masks (data.clip.mask)",
+            "without masks",
+            lambda chunk: chunk.of(rows)["mask_size"] > 0,
+            needed=True,
+            remedy="prepare the films with masks (masks.kind=unlc), or set data.clip.mask=false for an objective that needs none",
+        )
     if counts is not None:
         told = f"frames_per_shot={spec.frames_per_shot}"
         yield Condition(

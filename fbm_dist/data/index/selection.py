@@ -14,6 +14,7 @@ import numpy as np
 from fbm_dist.data.index.arrays import ArrayFile, Chunk, chunks, mapped, read_part
 from fbm_dist.data.index.cache import built, hashed
 from fbm_dist.data.index.filters import (
+    IDS,
     Condition,
     check_hold_out,
     filter_text,
@@ -44,6 +45,7 @@ class Selected(Lazy):
         codecs: of these clips, in the order of `CODECS`.
         smallest: shortest side of any of these clips' frames, in pixels.
         without_truth: entries whose clips have no true masks.
+        only_film: the id of the film that all of them are of; None: there are several.
     """
 
     folder: Path
@@ -52,6 +54,7 @@ class Selected(Lazy):
     codecs: tuple[str, ...]
     smallest: int
     without_truth: int
+    only_film: int | None
 
     def __len__(self) -> int:
         return self.entries
@@ -112,6 +115,7 @@ def select(index: Index, chosen: Filter, spec: ClipSpec, *, both_sides: bool = T
         codecs=tuple(about["codecs"]),
         smallest=about["smallest"],
         without_truth=about["without_truth"],
+        only_film=about.get("only_film"),  # lists that an earlier version cached do not say it
     )
 
 
@@ -130,11 +134,13 @@ def _write(index: Index, chosen: Filter, spec: ClipSpec, folder: Path, both_side
         check_hold_out(index, conditions[:-1], chosen)
     conditions += needs(index, spec, counts)
     lists = _Lists(index, folder, counts, ranked)
-    lost = np.zeros(len(conditions), np.int64)
+    lost, most = np.zeros((2, len(conditions)), np.int64)
     try:
         for chunk in chunks(index.clips):
             good = np.ones(len(chunk), bool)
             for number, condition in enumerate(conditions):
+                if condition.amount is not None:
+                    most[number] = condition.amount(chunk).max(initial=most[number], where=good)
                 met = condition.holds(chunk)
                 lost[number] += np.count_nonzero(good & ~met)
                 good &= met
@@ -142,7 +148,7 @@ def _write(index: Index, chosen: Filter, spec: ClipSpec, folder: Path, both_side
     finally:
         facts = lists.close()
     if not facts["entries"]:
-        raise ValueError(_why_empty(index, conditions, lost.tolist()))
+        raise ValueError(_why_empty(index, conditions, lost.tolist(), most.tolist()))
     left_out = [
         {"lost": condition.lost, "told": condition.told, "needed": condition.needed, "clips": clips}
         for condition, clips in zip(conditions, lost.tolist(), strict=True)
@@ -162,6 +168,7 @@ class _Lists:
         self._read = 0  # ranked frames of the chunks so far
         self._codecs = np.zeros(len(CODECS), bool)
         self._smallest, self._without_truth = 1 << 30, 0
+        self._films = IDS, -1  # the lowest id and the highest
 
     def append(self, chunk: Chunk, good: np.ndarray) -> None:
         """Take the rows of a chunk that are good."""
@@ -183,6 +190,8 @@ class _Lists:
         self._codecs[rows["codec"]] = True
         self._smallest = min(self._smallest, int(rows["height"].min()), int(rows["width"].min()))
         self._without_truth += int(entries[rows["truth_size"] == 0].sum())
+        lowest, highest = self._films
+        self._films = min(lowest, int(rows["film"].min())), max(highest, int(rows["film"].max()))
 
     def close(self) -> dict[str, Any]:
         """End the files; what `Selected` says."""
@@ -195,6 +204,7 @@ class _Lists:
             "codecs": [codec for codec, some in zip(CODECS, self._codecs.tolist(), strict=True) if some],
             "smallest": self._smallest,
             "without_truth": self._without_truth,
+            "only_film": self._films[0] if self._films[0] == self._films[1] else None,
         }
 
 
@@ -224,12 +234,13 @@ def _log(index: Index, spec: ClipSpec, about: dict[str, Any]) -> None:
             log.warning("%s: %d clips without %s are left out", index.root, reason["clips"], reason["told"])
 
 
-def _why_empty(index: Index, conditions: Sequence[Condition], lost: Sequence[int]) -> str:
-    left, steps = index.clips, []
-    for condition, clips in zip(conditions, lost, strict=True):
+def _why_empty(index: Index, conditions: Sequence[Condition], lost: Sequence[int], most: Sequence[int]) -> str:
+    left, steps, remedy = index.clips, list[str](), ""
+    for condition, clips, amount in zip(conditions, lost, most, strict=True):
         left -= clips
         if clips:
             steps.append(f"{condition.told} keeps {left}")
+            remedy = condition.remedy.format(most=amount)
         if not left:
             break
-    return f"{index.root}: no clip is left of {index.clips}: {', then '.join(steps)}; relax that setting"
+    return f"{index.root}: no clip is left of {index.clips}: {', then '.join(steps)}; {remedy}"

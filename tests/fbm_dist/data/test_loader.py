@@ -214,10 +214,19 @@ def _small(sample: Sample) -> np.ndarray:
     return np.stack([cv2.resize(frame, (64, 64)) for frame in frames]).astype(np.float32)
 
 
-def test_a_data_set_of_one_film_has_no_other(tmp_path: Path, data_of: Make) -> None:
+def test_a_data_set_of_one_film_has_no_other(tmp_path: Path, data_of: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     root = write_dataset(tmp_path / "data", clips=3, clips_per_film=3)
-    with pytest.raises(ValueError, match=r"100 clips were of the same film: data\.clip\.negative needs others"):
-        take(data_of(root, frames=2, negative=True), 1)
+    data = data_of(root, frames=2, negative=True)
+    with pytest.raises(
+        ValueError, match=r"all clips are of one film, and data\.clip\.negative takes a frame of another"
+    ):
+        Loader(data, seed=0, global_batch=1, micro_batch=1)
+    other = write_dataset(tmp_path / "other", clips=1, seed=5)
+    mixed = data.model_copy(update={"mix": (Portion(path=other),)})
+    assert len(take(mixed, 1)[0].frames[0]) == 3, "of several data sets one film each will do"
+    monkeypatch.setattr(OpenedData, "_check_films", lambda opened: None)  # as where others are too few to be met
+    with pytest.raises(ValueError, match=r"100 clips were of the same film, and data\.clip\.negative needs others"):
+        take(data, 1)
 
 
 def test_the_square_stands_around_the_mask(vp9: Path, data_of: Make) -> None:

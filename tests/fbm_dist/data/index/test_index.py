@@ -168,7 +168,10 @@ def test_each_part_of_the_digest_follows_its_cause(vp9: Path, data_of: Callable[
         ({"filter": Filter(groups=("someone",))}, "data.filter.groups: .* has no 'someone'; it has person-0, person-1"),
         ({"filter": Filter(labelled="colour")}, "data.filter.labelled: .* it has motion, object"),
         ({"filter": Filter(exclude_keys=Path("missing.txt"))}, "exclude_keys=missing.txt: cannot be read"),
-        ({"frames": 21}, "no clip is left of 12: at least 21 stored frames .* keeps 0"),
+        (
+            {"frames": 21},
+            "no clip is left of 12: at least 21 stored frames .* keeps 0; the longest has 20: prepare longer",
+        ),
         ({"filter": Filter(split="val", groups=("person-1",))}, "split=val keeps 2, then groups=person-1 keeps 0"),
     ],
 )
