@@ -15,7 +15,7 @@ from tests.docs.blocks import ROOT, Block, blocks
 from tests.docs.stories import checkout, environment
 
 PAGE = "docs/adding-a-family.md"
-COPIED = ("fbm_dist", "configs", "tests", "launch")  # what the page changes; doors import what lies beside them
+COPIED = ("fbm_dist", "configs", "docs", "tests", "launch")  # what the page changes; doors import what lies beside them
 
 
 @pytest.fixture(scope="module")
@@ -61,11 +61,21 @@ def run(project: Path, *command: str, **variables: str) -> str:
 
 @pytest.mark.slow
 def test_the_room_s_own_test_passes_and_the_house_s_rules_hold(project: Path) -> None:
-    """With the project's own: every config resolves to its golden file and opens as it should, and imports follow the data."""
-    only = ["-k", "arrow or layer or imports or golden_file_without", "-p", "no:cacheprovider", "-n", "0", "-q"]
-    files = ["tests/test_configs.py", "tests/test_layering.py", "tests/fbm_dist/objectives/arrow"]
+    """With the project's own: golden files, layers, what each family takes; it trains on the shards on which all of them do."""
+    only = [
+        "-k",
+        "arrow or layer or imports or golden_file_without or page_says",
+        "-p",
+        "no:cacheprovider",
+        "-n",
+        "0",
+        "-q",
+    ]
+    rooms = ["tests/fbm_dist/objectives/arrow", "tests/fbm_dist/objectives/test_families.py"]
+    files = ["tests/test_configs.py", "tests/test_layering.py", *rooms]
     run(project, "-m", "pytest", *files, *only, UPDATE_GOLDEN="1")
     assert "arrow" in (project / "tests/golden/configs/pretrain/arrow_cpu.yaml").read_text()
+    assert "| `arrow` | [arrow_cpu.yaml]" in (project / "docs/loading.md").read_text()
 
 
 @pytest.mark.slow
