@@ -228,6 +228,10 @@ def _log(index: Index, spec: ClipSpec, about: dict[str, Any]) -> None:
         text += ": " + ", ".join(f"{reason['clips']:,} {reason['lost']}" for reason in left_out)
     if spec.frames_per_shot is not None:
         text += f"; {about['entries']:,} frames of them, up to {spec.frames_per_shot} a shot"
+    if about["smallest"] < spec.size:
+        text += (
+            f"; frames of {about['smallest']} pixels (short_side of prepare) are enlarged to data.clip.size={spec.size}"
+        )
     log.info("%s: %s", index.root, text)
     for reason in left_out:
         if reason["needed"]:

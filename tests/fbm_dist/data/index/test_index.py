@@ -184,11 +184,26 @@ def test_settings_that_leave_nothing_are_refused(
 
 def test_masks_that_are_not_there_are_refused(tmp_path: Path, data_of: Callable[..., Data]) -> None:
     root = write_dataset(tmp_path / "data", clips=2, masks=False, truth=False)
-    with pytest.raises(ValueError, match=r"masks \(data.clip.mask\) keeps 0"):
+    with pytest.raises(
+        ValueError, match=r"masks \(data.clip.mask\) keeps 0; prepare the films with masks \(masks.kind=unlc\)"
+    ):
         select(Index.open(root), *of(data_of(root)))
-    with pytest.raises(ValueError, match=r"true masks \(data.clip.use_truth_as_mask\) keeps 0"):
+    with pytest.raises(
+        ValueError, match=r"true masks \(data.clip.use_truth_as_mask\) keeps 0; prepare films that have true"
+    ):
         select(Index.open(root), *of(data_of(root, mask=False, use_truth_as_mask=True)))
     assert keys(Index.open(root), data_of(root, mask=False)) == [0, 1]
+
+
+@pytest.mark.parametrize(("size", "told"), [(128, False), (227, True)])
+def test_that_frames_are_enlarged_is_told(
+    vp9: Path, data_of: Callable[..., Data], caplog: pytest.LogCaptureFixture, size: int, told: bool
+) -> None:
+    """It costs detail, and nothing else would say so."""
+    with caplog.at_level(logging.INFO, "fbm_dist.data"):
+        select(Index.open(vp9), *of(data_of(vp9, size=size)))
+    text = "frames of 128 pixels (short_side of prepare) are enlarged to data.clip.size=227"
+    assert caplog.records[-1].getMessage().endswith(text) == told
 
 
 def test_a_data_set_whose_files_changed_is_refused(tmp_path: Path) -> None:
