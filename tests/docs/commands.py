@@ -77,6 +77,7 @@ ENDS = {"done", "fi", "}", "for", "]", "]]"}
 LAUNCHERS = ("deepspeed", "torchrun", "srun")
 PATHS = re.compile(r"^(configs|infra|launch|tests|benchmarks|docs|data_tools|fbm_dist)/[\w./-]*[\w/]$")
 MADE = ("infra/mlflow/.env",)  # files that a page's own commands make
+TRIALS = 16  # of a sweep, whose values are looked at
 YOURS = re.compile(r"\b[A-Z]{2,}\b")  # words that stand for something of the reader's
 
 
@@ -227,13 +228,34 @@ def _of_door(door: str, words: list[str], strict: bool) -> list[str]:
             return [f"{plain[0]}: {door} takes a YAML file"]
         given = [f"path={plain[0]}", *given]
     try:
-        load(section, ROOT / config if config else None, given)
+        check_suits(load(section, ROOT / config if config else None, given))
     except ConfigError as error:
         told = [part for part in str(error).split("; ") if strict or MISSING not in f"{part}; give it"]
         if strict and plain[:1] != ["CONFIG"]:
             return [str(error)]
         return [part for part in told if "unknown key" in part]
+    except ValueError as error:
+        return [str(error)]
     return []
+
+
+def check_suits(config: BaseModel) -> None:
+    """What a door looks at before it opens any data: the clips of a run suit its family; so do those of a sweep's trials.
+
+    Raises:
+        ConfigError: values of a sweep make no run; ValueError: they make one that cannot be trained.
+    """
+    from fbm_dist.sweeps.config import Sweep
+    from fbm_dist.sweeps.runs import Runs
+    from fbm_dist.sweeps.search.samplers import sampler_of
+
+    if isinstance(config, Run):
+        config.objective.check_clip(config.data.clip)
+    elif isinstance(config, Sweep):
+        there = config.model_copy(update={"pretrain": ROOT / config.pretrain})
+        sampler, runs = sampler_of(there, []), Runs(there, ROOT / "runs")
+        for number in range(min(TRIALS, sampler.total)):
+            runs.of(number, sampler.look(number))
 
 
 def _bound(word: str) -> str:
