@@ -295,7 +295,7 @@ class Training(Config):
     deepspeed: dict[
         str, Any
     ] = {}  # merged into DeepSpeed's config, e.g. {zero_optimization: {offload_optimizer: {device: cpu}}}
-    sync_batchnorm: bool = False  # statistics over all processes (GPU only) instead of per process
+    sync_batchnorm: bool = False  # statistics over micro_batch clips of every process, instead of each its own
     # exponential moving average of the weights; it is what is kept; None: off
     ema_decay: float | None = Field(None, gt=0, lt=1)
     guard: Guard = Guard()

@@ -12,13 +12,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fbm_dist.clip import Clip
 from fbm_dist.objectives.objective import Objective
 from fbm_dist.schema import Run
 from fbm_dist.training.checkpoints.parts import Part, Saved, assemble, take
 from fbm_dist.training.distributed import World, random_state, restore_random_state, seed_everything
+from fbm_dist.training.engines.batchnorm import synchronised
 from fbm_dist.training.engines.engine import Engine, build_engine
 from fbm_dist.training.engines.places import pieces, state_kinds, updates_done
 from fbm_dist.training.engines.turn import player_module, turn
@@ -46,7 +47,7 @@ class Game:
         self.run, self.objective, self.world = run, objective, world
         self.working = copy.deepcopy(objective).to(world.device).train()
         if run.training.sync_batchnorm:
-            self.working = synchronised(self.working, world)
+            self.working = synchronised(self.working, world.device)
         players = self.working.players
         self.engines: dict[str, Engine] = {p: build_engine(run, self.working, p, world) for p in players}
         self.places = {player: engine.places() for player, engine in self.engines.items()}
@@ -117,7 +118,8 @@ class Game:
     def gather(self, step: int) -> Objective:
         """The caller's objective with the full weights of `step` (averaged ones, where they are kept) on the run's device.
 
-        BatchNorm's running statistics are the mean over the ranks: nothing synchronises them while training. Every rank must call it.
+        BatchNorm's running statistics are the mean over the ranks: only `sync_batchnorm` makes them one while training. Every rank must
+        call it.
         """
         if self._gathered != step:
             self.fill_objective(averaged=bool(self.averages))
@@ -225,14 +227,3 @@ class Game:
 
 def _read(saved: Saved, prefix: str, kind: str, name: str, start: int, length: int) -> Tensor:
     return saved.read(kind, prefix + name, start, length)
-
-
-def synchronised(module: Objective, world: World) -> Objective:
-    """BatchNorm with statistics over all processes.
-
-    Raises:
-        ValueError: on a CPU, where torch has no such thing.
-    """
-    if world.device.type != "cuda":
-        raise ValueError("training.sync_batchnorm needs GPUs; set it to false, or use an objective with GroupNorm")
-    return nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-any-return]
