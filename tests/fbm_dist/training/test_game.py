@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from fbm_dist.clip import Clip
 from fbm_dist.schema import Run
 from fbm_dist.training.checkpoints.parts import Saved
 from fbm_dist.training.distributed import start
@@ -25,12 +27,14 @@ def play(rank: int, run: Run, kind: str, folder: Path, first: int, save: bool) -
     """Three steps from `first` on, resumed from `folder` if that is not the first step; (weights, averaged weights, loss terms)."""
     world = start(run.training)
     torch.manual_seed(0)
-    objective = Duel(strangers="mirrored") if kind == "duel" else Solo()
+    objective = Duel(strangers="mirrored") if kind == "duel" else Solo(norm="batch" if kind == "batch" else "group")
     game = Game(run, objective, world)
     if first:
         game.load(folder, torch.load(folder / "state.pt"))
     arguments: dict[str, Any] = {"global_batch": GLOBAL_BATCH, "micro_batch": run.training.micro_batch}
-    stream = Memory(run.data, consumed=first * 8, seed=0, rank=world.rank, world_size=world.size, **arguments)
+    stream = (Uneven if kind == "batch" else Memory)(
+        run.data, consumed=first * 8, seed=0, rank=world.rank, world_size=world.size, **arguments
+    )
     clips, rows = iter(stream), []
     for step in range(first, first + STEPS):
         micro = [next(clips) for _ in range(GLOBAL_BATCH // (run.training.micro_batch * world.size))]
@@ -107,6 +111,46 @@ def test_elastic(kind: str, optimizer: str, engine: str, stage: int, ranks: int,
         run = variant(other, level, batch, optimizer)
         for result in run_ranks(size, play, run, kind, tmp_path / "saved", STEPS, False):
             close(result, expected)
+
+
+@pytest.mark.distributed
+def test_synchronised_statistics_know_no_number_of_processes(tmp_path: Path) -> None:
+    """Micro-batches of four clips, on one rank, two or four: six steps are the same, whatever begins and whatever goes on."""
+    whole = batchnorm("torch", 0, 4)
+    [begun] = run_ranks(1, play, whole, "batch", tmp_path / "whole", 0, True)
+    [expected] = run_ranks(1, play, whole, "batch", tmp_path / "whole", STEPS, False)
+    for stage, ranks, engine in ((0, 4, "torch"), (1, 4, "deepspeed"), (2, 1, "torch"), (3, 1, "deepspeed")):
+        folder, source = tmp_path / str(stage), batchnorm("deepspeed", stage, 2)
+        for result in run_ranks(2, play, source, "batch", folder, 0, True):
+            close(result, begun)
+        for result in run_ranks(ranks, play, batchnorm(engine, stage, 4 // ranks), "batch", folder, STEPS, False):
+            close(result, expected)
+
+
+@pytest.mark.distributed
+def test_statistics_per_process_know_it(tmp_path: Path) -> None:
+    """By a hundred times what the test above lets pass."""
+    whole, apart = (batchnorm("torch", 0, micro, sync=False) for micro in (4, 2))
+    [together] = run_ranks(1, play, whole, "batch", tmp_path, 0, False)
+    for weights, _, _ in run_ranks(2, play, apart, "batch", tmp_path, 0, False):
+        for name in ("trunk.conv.weight", "trunk.norm.weight", "trunk.norm.running_var"):
+            assert (weights[name] - together[0][name]).abs().max() > 2e-4, name
+
+
+class Uneven(Memory):
+    """Every second clip has thrice the contrast: with two ranks, or four, BatchNorm alone with its own sees something else."""
+
+    def __iter__(self) -> Iterator[Clip]:
+        for clip in super().__iter__():
+            for video, key in zip(clip.video, clip.key, strict=True):
+                video.mul_(3 if int(key.removeprefix("clip-")) % 2 else 1)
+            yield clip
+
+
+def batchnorm(engine: str, stage: int, micro: int, sync: bool = True) -> Run:
+    """By SGD: a bias before BatchNorm has no gradient but rounding errors, of which Adam would make steps."""
+    settings = {"engine": engine, "zero_stage": stage, "micro_batch": micro, "ema_decay": 0.9, "sync_batchnorm": sync}
+    return make_run(Path("unused"), training=settings, optimizer={"lr": 0.5, "kind": "sgd"})
 
 
 @pytest.mark.distributed
