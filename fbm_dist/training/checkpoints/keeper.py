@@ -87,11 +87,17 @@ class Keeper:
         if not changed:
             return
         self.world.say(f"the run goes on with {', '.join(changed)}; the order of the data is the same")
-        statistics = any(isinstance(m, torch.nn.modules.batchnorm._BatchNorm) for m in game.objective.modules())
-        if statistics and not self.run.training.sync_batchnorm:
-            self.world.say(
-                "BatchNorm takes its statistics per process: losses will not be those of before to the last digits"
-            )
+        if any(isinstance(m, torch.nn.modules.batchnorm._BatchNorm) for m in game.objective.modules()):
+            self._tell_statistics(manifest)
+
+    def _tell_statistics(self, manifest: dict[str, Any]) -> None:
+        """Say whether BatchNorm's statistics make the losses others than those of before."""
+        rest = "losses will not be those of before to the last digits"
+        before, now = manifest["micro_batch"] * manifest["world_size"], self.run.training.micro_batch * self.world.size
+        if not self.run.training.sync_batchnorm:
+            self.world.say(f"BatchNorm takes its statistics per process: {rest}")
+        elif now != before:
+            self.world.say(f"BatchNorm took its statistics of {before} clips, now of {now}: {rest}")
 
     def due(self) -> bool:
         """Whether a checkpoint should be made after this step: not in a row of skipped ones, whose weights are there already."""

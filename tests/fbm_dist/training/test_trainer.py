@@ -99,18 +99,22 @@ def same(found: State, expected: State) -> None:
 
 @pytest.mark.distributed
 @pytest.mark.parametrize(
-    ("engine", "stage", "kind"),
+    ("engine", "stage", "kind", "sync"),
     [
-        ("torch", 0, "solo"),
-        ("deepspeed", 0, "solo"),
-        ("deepspeed", 1, "solo"),
-        ("deepspeed", 2, "duel"),
-        ("deepspeed", 3, "solo"),
+        ("torch", 0, "solo", False),
+        ("deepspeed", 0, "solo", False),
+        ("deepspeed", 1, "solo", False),
+        ("deepspeed", 2, "duel", False),
+        ("deepspeed", 3, "solo", False),
+        ("torch", 0, "solo", True),
+        ("deepspeed", 3, "solo", True),
     ],
 )
-def test_cut_off_and_resumed_equals_never_stopped(engine: str, stage: int, kind: str, tmp_path: Path) -> None:
+def test_cut_off_and_resumed_equals_never_stopped(
+    engine: str, stage: int, kind: str, sync: bool, tmp_path: Path
+) -> None:
     """2 ranks, 2 micro-batches, BatchNorm's running statistics and dropout included; cut at step 5, resumed from step 4."""
-    settings = {"engine": engine, "zero_stage": stage, "checkpoint_every": 2}
+    settings = {"engine": engine, "zero_stage": stage, "checkpoint_every": 2, "sync_batchnorm": sync}
     schedule = {"warmup_steps": 3, "decay": "cosine"}
     whole, broken = (make_run(tmp_path / n, training=settings, schedule=schedule) for n in ("whole", "broken"))
     never_stopped = run_ranks(2, session, whole, kind)
@@ -268,6 +272,19 @@ def test_statistics_per_process_are_told_when_the_number_of_processes_changes(
     run_ranks(2, session, run, "solo")
     run_ranks(1, session, run.model_copy(update={"training": run.training.model_copy(update={"steps": 3})}), "solo")
     assert "BatchNorm takes its statistics per process" in capfd.readouterr().out
+
+
+@pytest.mark.distributed
+def test_joint_statistics_are_told_when_they_become_those_of_more_or_fewer_clips(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """2 processes with 2 clips each are 1 with 4; 1 with 2 is another thing."""
+    for steps, ranks, micro in ((2, 2, 2), (3, 1, 4), (4, 1, 2)):
+        settings = {"engine": "torch", "sync_batchnorm": True, "steps": steps, "micro_batch": micro}
+        run_ranks(ranks, session, make_run(tmp_path, training=settings), "solo")
+        told = capfd.readouterr().out
+        assert ("BatchNorm" in told) is (steps == 4)
+    assert "BatchNorm took its statistics of 4 clips, now of 2: losses will not be those of before" in told
 
 
 def damage_truncate(folder: Path) -> None:
@@ -468,9 +485,10 @@ def bright(rank: int, run: Run, glare: tuple[int, ...]) -> tuple[Any, State]:
 
 
 @pytest.mark.distributed
+@pytest.mark.parametrize("sync", [False, True])
 @pytest.mark.parametrize(("engine", "stage"), [("torch", 0), ("deepspeed", 1)])
-def test_nan_leaves_no_trace_in_batch_norm(engine: str, stage: int, tmp_path: Path) -> None:
-    settings = {"engine": engine, "zero_stage": stage, "steps": 3}
+def test_nan_leaves_no_trace_in_batch_norm(engine: str, stage: int, sync: bool, tmp_path: Path) -> None:
+    settings = {"engine": engine, "zero_stage": stage, "steps": 3, "sync_batchnorm": sync}
     for _, state in run_ranks(2, poisoned, make_run(tmp_path, training=settings), (9,), 10**6):
         assert all(bool(value.isfinite().all()) for value in state.values())
 
