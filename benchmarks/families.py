@@ -12,12 +12,13 @@
                films that were not seen in pretraining (four and two training seeds). Things go over half of the width within a clip.
     discovery  Quadruplet, Siamese, SFA (three training seeds) and random networks: bits of the scene that k-means clusters leave open.
     actions    the same losses and networks, of the ten actions of Weizmann (only where asked for; needs its folder).
-    curves     the Quadruplet's margin, w (the neighbour's distance) and n (the far frame's).
+    curves     margin and w (the neighbour's distance) of Siamese and Quadruplet, and n (the far frame's) of the latter, as the paper's
+               Figure 4 and 4.1.2 (three training seeds); with curves.png.
     masks      the motion-mask ConvNet, the masks that it learnt from, and one mask for all frames, on held-out films. `mask_*_iou` are of
                the study of degraded masks: true ones, eroded or dilated. `masks` also has uNLC's.
     digits     DrNet on Moving MNIST, swaps and rollouts (benchmarks/moving_mnist.py); needs mnist_train.npz and mnist_test.npz.
 
-`scene`, `curves`, `masks` and `digits` are one training seed. Films are made here. A pretraining is one process of one thread, `--jobs` of
+`scene`, `masks` and `digits` are one training seed. Films are made here. A pretraining is one process of one thread, `--jobs` of
 them beside each other, which changes no figure. The same command again goes on: what is finished is not made again. Ends with
 one line of JSON; the first keys are null where their part was not asked for.
 """
@@ -34,6 +35,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
@@ -76,12 +78,17 @@ GROUPS, FACTORS = ("motion", "foreground", "background"), ("motion", "object", "
 CRITIC = "players={critic: {optimizer: {lr: 2e-3, betas: [0.5, 0.999], weight_decay: 0}}}"
 LOSSES = {
     "quadruplet": (),
-    "siamese": ("objective.loss.kind=siamese", "objective.loss.margin=1.0", "data.clip.frames=2"),
-    "sfa": ("objective.loss.kind=sfa", "objective.loss.margin=1.0", "data.clip.negative=false"),
+    "siamese": ("objective.loss.kind=siamese", "data.clip.frames=2"),
+    "sfa": ("objective.loss.kind=sfa", "data.clip.negative=false"),
 }
 SEEDS = (0, 1, 2)  # of training
-NEAR, FAR, MARGIN = 1, 20, 0.5  # the paper's
-CURVES = {"w": (1, 2, 5, 10), "n": (10, 15, 20, 25, 30), "margin": (0.25, 0.5, 1.0, 1.5)}
+NEAR, FAR = 1, 20  # the paper's, as are its margins
+MARGINS = {"quadruplet": 0.5, "siamese": 1.0, "sfa": 1.0}
+# The paper's ranges, and a margin that it does not try: no two embeddings here are further apart than sqrt 2.
+CURVES: dict[str, dict[str, tuple[float, ...]]] = {
+    "siamese": {"margin": (0.5, 1.0, 10.0, 20.0), "w": (1, 2, 5, 10)},
+    "quadruplet": {"margin": (0.25, 0.5, 1.0, 10.0, 20.0), "w": (1, 2, 5, 10), "n": (10, 15, 20, 25, 30)},
+}
 FASTER = "players={critic: {optimizer: {lr: 4e-3, betas: [0.5, 0.999], weight_decay: 0}}}"  # twice the model's rate
 # Numbers of pose, and seeds of training: more of them where the game with the critic ends differently from seed to seed.
 POSES = {16: (0, 1, 2, 3), 2: (0, 1)}
@@ -192,13 +199,15 @@ def drnet(bench: Bench) -> dict[str, Any]:
     }
 
 
-def _coherency(
-    name: str, loss: str, seed: int, w: float = NEAR, n: float = FAR, margin: float = MARGIN, films: str = "long"
-) -> Pretraining:
-    offsets = f"data.clip.offsets=[0,{w}]" if loss == "siamese" else f"data.clip.offsets=[0,{w},{n}]"
-    own = (*LOSSES[loss], offsets) if loss != "quadruplet" else (offsets, f"objective.loss.margin={margin}")
-    overrides = (*own, f"run.seed={seed}", "training.micro_batch=16")
-    return Pretraining(name, films, "coherency_cpu", overrides)
+def _coherency(name: str, loss: str, seed: int, films: str = "long", **given: float) -> Pretraining:
+    numbers = {"w": NEAR, "n": FAR, "margin": MARGINS[loss], **given}
+    offsets = (0, numbers["w"]) if loss == "siamese" else (0, numbers["w"], numbers["n"])
+    own = (
+        *LOSSES[loss],
+        f"objective.loss.margin={numbers['margin']}",
+        f"data.clip.offsets=[{','.join(map(str, offsets))}]",
+    )
+    return Pretraining(name, films, "coherency_cpu", (*own, f"run.seed={seed}", "training.micro_batch=16"))
 
 
 def _entropy(
@@ -241,23 +250,53 @@ def _losses(bench: Bench, before: str, films: str, label: str) -> tuple[dict[str
 
 
 def curves(bench: Bench) -> dict[str, Any]:
-    """The Quadruplet's three numbers, one at a time; seed 0."""
-    chosen: dict[str, dict[float, str]] = {}
+    """Bits of the scene that each loss leaves open, over its numbers, one at a time; means and spreads over training seeds."""
     runs: dict[str, Pretraining] = {}
-    for key, values in CURVES.items():
-        for value in values:
-            given = {"w": NEAR, "n": FAR, "margin": MARGIN, key: value}
-            same = given == {"w": NEAR, "n": FAR, "margin": MARGIN}
-            name = "quadruplet-0" if same else f"quadruplet-0-{key}-{value}"
-            runs[name] = _coherency(name, "quadruplet", 0, **given)
-            chosen.setdefault(key, {})[value] = name
+    points: dict[tuple[str, str, float], list[str]] = {}  # loss, number, its value -> the runs of all seeds
+    for loss, numbers in CURVES.items():
+        paper = {"w": NEAR, "n": FAR, "margin": MARGINS[loss]}
+        for number, values in numbers.items():
+            for value in values:
+                kind = loss if value == paper[number] else f"{loss}-{number}-{value}"
+                names = [f"{kind}-{seed}" for seed in SEEDS]
+                points[loss, number, value] = names
+                for name, seed in zip(names, SEEDS, strict=True):
+                    runs[name] = _coherency(name, loss, seed, **{number: value})
     found = _entropy(bench, "curves", bench.pretrain(list(runs.values())))
-    bits = {key: {str(v): round(found[name]["fc6"][0], 4) for v, name in by.items()} for key, by in chosen.items()}
-    for key, by in bits.items():
-        table = Table(*by, title=f"bits of the scene left open by fc6, over {key}")
-        table.add_row(*(f"{b:.2f}" for b in by.values()))
-        Console().print(table)
-    return {"curves": bits}
+    bits = {point: [found[name]["fc6"][0] for name in names] for point, names in points.items()}
+    means: dict[str, dict[str, dict[str, float]]] = {}
+    spreads: dict[str, dict[str, dict[str, float]]] = {}
+    for (loss, number, value), seeds in bits.items():
+        means.setdefault(loss, {}).setdefault(number, {})[f"{value:g}"] = round(float(np.mean(seeds)), 4)
+        spreads.setdefault(loss, {}).setdefault(number, {})[f"{value:g}"] = round(float(np.std(seeds, ddof=1)), 4)
+    for loss, numbers in CURVES.items():
+        for number in numbers:
+            table = Table(*means[loss][number], title=f"{loss}: bits of the scene left open by fc6, over {number}")
+            spread = spreads[loss][number]
+            table.add_row(*(f"{mean:.2f} ± {spread[value]:.2f}" for value, mean in means[loss][number].items()))
+            Console().print(table)
+    draw(means, spreads, found["random"]["fc6"][0], bench.folder / "curves.png")
+    return {"curves": means, "curves_spread": spreads}
+
+
+def draw(means: Any, spreads: Any, random: float, path: Path) -> None:
+    """The curves beside each other, bars over training seeds; `random`: what networks that were not trained leave open."""
+    figure = Figure(figsize=(10, 3.2), layout="constrained")
+    panels = figure.subplots(1, 3, sharey=True)
+    titles = {"margin": "margin", "w": "w: the neighbour's distance", "n": "n: the far frame's distance"}
+    for panel, (number, title) in zip(panels, titles.items(), strict=True):
+        for loss in CURVES:
+            if number in means[loss]:
+                values, bits = zip(*means[loss][number].items(), strict=True)
+                places = [float(value) for value in values]
+                panel.errorbar(places, bits, list(spreads[loss][number].values()), marker="o", capsize=3, label=loss)
+        panel.axhline(random, color="grey", linestyle=":", label="random initialisation")
+        panel.set_xlabel(title)
+        if number == "margin":
+            panel.set_xscale("log")
+    panels[0].set_ylabel("conditional entropy of the scene in bits")
+    panels[0].legend(fontsize="small")
+    figure.savefig(path, dpi=120)
 
 
 def masks(bench: Bench) -> dict[str, Any]:
