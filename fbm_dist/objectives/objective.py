@@ -47,8 +47,8 @@ class Objective(nn.Module, ABC):
     def forward(self, player: str, clip: Clip) -> Loss:
         """The loss that `player` minimises on `clip`.
 
-        Every process makes the same passes and gives each of them a gradient, whatever is in its clips: ZeRO-3 and `sync_batchnorm`
-        wait for the others in both. A term that has nothing to say is 0 times what it would look at.
+        Every process makes the same passes, and gradients go back through the same ones, whatever is in its clips: ZeRO-3 and
+        `sync_batchnorm` wait for the others in both. A term that has nothing to say is 0 times what it would look at.
         """
 
     @abstractmethod
