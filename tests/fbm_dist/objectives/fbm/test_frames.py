@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from fbm_dist.layers.pictures import looking, to_uint8
 from fbm_dist.objectives.fbm.config import FBMConfig, Trimap
 from fbm_dist.objectives.fbm.frames import at, target
 from fbm_dist.objectives.fbm.kernels import KernelDecoder
@@ -186,14 +188,23 @@ def test_a_random_frame_costs_few_parameters() -> None:
 
 def test_the_frames_are_shown(make_clip: Any) -> None:
     objective, clip = build(random_frame="kernels"), make_clip(2)
+    assert objective.model.kernel_decoder.modulation is not None
+    torch.nn.init.normal_(
+        objective.model.kernel_decoder.modulation.of_frame.weight, std=10
+    )  # fresh, all frames are alike
     pictures = objective.visualize(clip)
     assert list(pictures) == ["reconstruction", "frames"]
-    assert pictures["frames"].shape[0] == 2
-    assert pictures["frames"].shape[2] == 4 * 64 + 3 * 2
     titles = pictures["frames"].shape[1] - (64 * 2 + 2)
-    shown = pictures["frames"][0, titles : titles + 64, -64:]
-    expected = ((clip.video[0, :, 15] * clip.mask[0, :, 15] + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0)
-    assert torch.equal(shown, expected)
+    assert pictures["frames"].shape == (2, titles + 64 * 2 + 2, 4 * 64 + 3 * 2, 3)
+    made = []
+    for column, t in enumerate((4, 8, 11, 15)):
+        shown = pictures["frames"][:, :, 66 * column : 66 * column + 64]
+        with looking(objective):
+            made.append(to_uint8(objective.model(clip.video, torch.full((2,), t)).last_foreground))
+        assert torch.equal(shown[:, titles : titles + 64], to_uint8(clip.video[:, :, t] * clip.mask[:, :, t])), t
+        assert torch.equal(shown[:, -64:], made[-1]), t
+    for one, other in combinations(made, 2):
+        assert (one.int() - other.int()).abs().amax(dim=(1, 2, 3)).min() > 8
 
 
 @pytest.mark.parametrize("how", ["condition", "kernels"])

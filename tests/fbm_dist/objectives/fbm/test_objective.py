@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -218,6 +219,8 @@ def test_weight_decay_counts_each_use_in_the_graph() -> None:
 def test_the_picture_is_figure_2(make_clip: Any) -> None:
     objective = build().train()
     objective.model.kernel_decoder.eval()  # some part that is not in train mode stays so
+    with torch.no_grad():
+        objective.model.kernel_decoder.conv3.weight.mul_(30)  # fresh kernels hardly change the foreground
     clip = make_clip(10)
     state = {name: value.clone() for name, value in objective.state_dict().items()}
     generator = torch.get_rng_state()
@@ -226,17 +229,17 @@ def test_the_picture_is_figure_2(make_clip: Any) -> None:
     titles = picture.shape[1] - (64 * 2 + 2)
     assert 8 <= titles <= 20
     assert picture.shape == (8, titles + 64 * 2 + 2, 64 * 4 + 3 * 2, 3)
-    truth = picture[0, titles : titles + 64, 66:130]  # above, second column: the first foreground as it is
-    inside = clip.mask[0, 0, 0] == 1
-    assert (truth[~inside] == 128).all()
-    expected = ((clip.video[0, :, 0].permute(1, 2, 0)[inside] + 1) * 127.5).round().to(torch.uint8)
-    assert torch.equal(truth[inside], expected)
-    first, last = (to_uint8(clip.video[:1, :, t])[0] for t in (0, -1))
-    assert torch.equal(picture[0, titles : titles + 64, :64], first)
-    assert torch.equal(picture[0, -64:, :64], last)
+    (first, inside), (last, then) = ((clip.video[:8, :, t], clip.mask[:8, :, t]) for t in (0, -1))
     with looking(objective):
-        made = to_uint8(objective.model(clip.video[:8]).last_foreground)
-    assert torch.equal(picture[:, -64:, -64:], made)
+        out = objective.model(clip.video[:8])
+    above = [to_uint8(tile) for tile in (first, first * inside, first * (1 - inside), last * then)]
+    below = [to_uint8(tile) for tile in (last, out.first_foreground, out.first_background, out.last_foreground)]
+    for row, tiles in ((picture[:, titles : titles + 64], above), (picture[:, -64:], below)):
+        for column, tile in enumerate(tiles):
+            assert torch.equal(row[:, :, 66 * column : 66 * column + 64], tile), column
+    for one, other in combinations(below, 2):  # so that none could stand for another
+        assert (one.int() - other.int()).abs().amax(dim=(1, 2, 3)).min() > 8
+    assert (above[1][0][inside[0, 0] == 0] == 128).all()
     assert objective.model.encoder.training
     assert not objective.model.kernel_decoder.training
     assert all(torch.equal(value, state[name]) for name, value in objective.state_dict().items())
