@@ -57,13 +57,14 @@ def one_loss(rank: int, config: CoherencyConfig, clips: list[Clip]) -> tuple[flo
 
 
 @pytest.mark.distributed
+@pytest.mark.parametrize("negatives", ["film", "any"])
 @pytest.mark.parametrize("kind", ["siamese", "quadruplet", "triplet"])
-def test_the_hinge_is_the_mean_over_own_and_gathered_negatives(kind: str, make_clip: Any) -> None:
+def test_the_hinge_is_the_mean_over_own_and_gathered_negatives(kind: str, negatives: str, make_clip: Any) -> None:
     """In numbers, for each tuple; in eval mode nobody gathers, for validation deals its batches unevenly."""
-    config = CoherencyConfig.model_validate(
-        {"size": 64, "width": 0.05, "initialization": "he", "gather_negatives": True, "loss": {"kind": kind}}
-    )
-    frames = len(config.loss.roles) + 1
+    small = {"size": 64, "width": 0.05, "initialization": "he", "gather_negatives": True}
+    config = CoherencyConfig.model_validate(small | {"loss": {"kind": kind}, "negatives": negatives})
+    far, by_film = len(config.loss.roles) - 1, negatives == "film"
+    frames = far + 1 + by_film
     clips = [make_clip(2, seed=rank, frames=frames) for rank in range(RANKS)]
     torch.manual_seed(0)
     model = config.build().model
@@ -76,15 +77,14 @@ def test_the_hinge_is_the_mean_over_own_and_gathered_negatives(kind: str, make_c
         own, theirs = (embedded[r].unflatten(0, (2, -1)) for r in (rank, 1 - rank))
         total = 0.0
         for i in range(2):
-            query, j = (
-                own[i, 0],
-                1 - i,
-            )  # make_clip numbers films by position: the other rank's clip i is of the same film
-            d = [float((query - x).norm()) for x in (own[i, -1], theirs[j, 0])]
-            to_far = float((query - own[i, -2]).norm())
+            query = own[i, 0]
+            # make_clip numbers films by position: the other rank's clip i is of the same film
+            strangers = [own[i, -1], theirs[1 - i, 0]] if by_film else [own[1 - i, 0], theirs[0, 0], theirs[1, 0]]
+            d = [float((query - x).norm()) for x in strangers]
+            to_far = float((query - own[i, far]).norm())
             hinges = [max(0.0, margin - x if kind == "siamese" else to_far - x + margin) for x in d]
             near = 0.0 if kind == "triplet" else float((query - own[i, 1]).norm())
-            total += (near + sum(hinges) / 2) / 2
+            total += (near + sum(hinges) / len(hinges)) / 2
         assert training == pytest.approx(total, rel=1e-4)
         assert looking == alone != training
 

@@ -72,11 +72,18 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_dataset(tmp_path_factory.mktemp("data"), clips=8, masks=False, truth=False)
 
 
-def coherency_run(folder: Path, path: Path, steps: int, **sections: Any) -> Run:
-    """One process; t, t + 1, t + 9 and a frame of another film."""
-    clip = {"size": 64, "mask": False, "mirror": 0.5, "frames": 3, "offsets": [0, 1, 9], "negative": True}
+def coherency_run(folder: Path, path: Path, steps: int, negatives: str = "film", **sections: Any) -> Run:
+    """One process; t, t + 1, t + 9, and with negatives=film a frame of another film."""
+    clip = {
+        "size": 64,
+        "mask": False,
+        "mirror": 0.5,
+        "frames": 3,
+        "offsets": [0, 1, 9],
+        "negative": negatives == "film",
+    }
     given: dict[str, Any] = {
-        "objective": OBJECTIVE,
+        "objective": OBJECTIVE | {"negatives": negatives},
         "data": {"path": str(path), "clip": clip, "decode": "pyav", "workers": 1},
         "training": {
             "engine": "torch",
@@ -91,9 +98,11 @@ def coherency_run(folder: Path, path: Path, steps: int, **sections: Any) -> Run:
     return make_run(folder, **given | sections)
 
 
-def test_a_run_goes_on_bit_for_bit(data: Path, tmp_path: Path) -> None:
-    """From shards; what it shows are tuples of real clips."""
-    whole = goes_on(tmp_path, lambda folder, steps: coherency_run(folder, data, steps), ["loss", "far"])
+@pytest.mark.parametrize("negatives", ["film", "any"])
+def test_a_run_goes_on_bit_for_bit(negatives: str, data: Path, tmp_path: Path) -> None:
+    """From shards, also with all films joined (any); what it shows are tuples of real clips."""
+    terms = ["loss", "far", "stranger"]
+    whole = goes_on(tmp_path, lambda folder, steps: coherency_run(folder, data, steps, negatives), terms)
     assert (whole / "pictures/tuples-00000002.png").is_file()
 
 
