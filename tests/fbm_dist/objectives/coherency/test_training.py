@@ -15,6 +15,7 @@ from fbm_dist.clip import Clip
 from fbm_dist.objectives.coherency.config import CoherencyConfig
 from fbm_dist.objectives.coherency.losses import distances, over_strangers, ranked
 from fbm_dist.objectives.coherency.objective import Coherency
+from fbm_dist.objectives.objective import Objective
 from fbm_dist.registry import load_encoder
 from fbm_dist.registry.folder import read_description
 from fbm_dist.run import pretrain
