@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -44,21 +45,26 @@ def build(family: str) -> Objective:
     return objective
 
 
+def before_norm(name: str) -> bool:
+    """A convolution's bias that the BatchNorm after it takes away again."""
+    return re.search(r"(stages\.\d|code|first|ups\.[0-2])\.0\.bias$", name) is not None
+
+
 @pytest.mark.distributed
 @pytest.mark.parametrize("micro_batches", [1, 2])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_zero_stage_equals_plain_torch(family: str, micro_batches: int, make_clip: Any, tmp_path: Path) -> None:
     steps = [
         [
-            [make_clip(2, seed=100 * step + 10 * rank + m, frames=4) for rank in range(RANKS)]
+            [make_clip(3, seed=100 * step + 10 * rank + m, frames=4) for rank in range(RANKS)]
             for m in range(micro_batches)
         ]
         for step in range(STEPS)
     ]
     frozen = {name for name, p in build(family).named_parameters() if not p.requires_grad}
     assert bool(frozen) is (family == "drnet_prediction")
-    optimizer = {"kind": "sgd", "lr": 0.05, "weight_decay": 0.01}
-    engines_agree(tmp_path, lambda: build(family), steps, frozen=frozen, optimizer=optimizer)
+    optimizer = {"kind": "sgd", "lr": 1.0, "weight_decay": 0.0005}
+    engines_agree(tmp_path, lambda: build(family), steps, frozen=frozen, idle=before_norm, optimizer=optimizer)
 
 
 @pytest.fixture(scope="module")

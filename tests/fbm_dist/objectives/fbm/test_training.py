@@ -42,7 +42,7 @@ def test_every_zero_stage_equals_plain_torch(family: str, micro_batches: int, ma
         [[make_clip(2, seed=100 * step + 10 * m + rank) for rank in range(RANKS)] for m in range(micro_batches)]
         for step in range(STEPS)
     ]
-    optimizer = {"kind": "sgd", "lr": 0.05, "weight_decay": 0.01}
+    optimizer = {"kind": "sgd", "lr": 0.5, "weight_decay": 0.002}
     engines_agree(tmp_path, lambda: build(family), steps, optimizer=optimizer)
 
 

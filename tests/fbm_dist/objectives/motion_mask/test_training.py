@@ -31,8 +31,7 @@ RANKS = 2
 
 def build(norm: Any) -> MotionMask:
     torch.manual_seed(0)
-    # dropout would draw other numbers on each rank
-    return MotionMaskConfig(size=SIZE, width=0.05, norm=norm, dropout=0.0, low_rank=8).build()
+    return MotionMaskConfig(size=SIZE, width=0.05, norm=norm, low_rank=8).build()
 
 
 @pytest.mark.distributed
@@ -42,7 +41,7 @@ def test_every_zero_stage_equals_plain_torch(
 ) -> None:
     steps = [
         [
-            [make_clip(2, SIZE, 100 * step + 10 * rank + part, frames=1) for rank in range(RANKS)]
+            [make_clip(3, SIZE, 100 * step + 10 * rank + part, frames=1) for rank in range(RANKS)]
             for part in range(micro_batches)
         ]
         for step in range(STEPS)
@@ -54,8 +53,8 @@ def test_every_zero_stage_equals_plain_torch(
     def idle(name: str) -> bool:  # a BatchNorm follows
         return norm == "batch" and name.endswith((".convolution.bias", ".linear.bias", "low_rank.bias"))
 
-    optimizer = {"kind": "sgd", "lr": 0.002, "momentum": 0.9, "weight_decay": 0.01}
-    engines_agree(tmp_path, lambda: build(norm), steps, idle=idle, rtol=1e-4, optimizer=optimizer)
+    optimizer = {"kind": "sgd", "lr": 0.2, "momentum": 0.9, "weight_decay": 0.005}
+    engines_agree(tmp_path, lambda: build(norm), steps, idle=idle, optimizer=optimizer)
 
 
 @pytest.fixture(scope="module")
