@@ -58,7 +58,8 @@ def whole_loss(objective: Objective, player: str, clips: list[Clip]) -> list[Ten
 
 
 @pytest.mark.distributed
-@pytest.mark.parametrize(("micro_batches", "gather"), [(1, False), (2, True)])
+@pytest.mark.parametrize("gather", [False, True])
+@pytest.mark.parametrize("micro_batches", [1, 2])
 def test_every_zero_stage_equals_plain_torch(micro_batches: int, gather: bool, make_clip: Any, tmp_path: Path) -> None:
     """With the authors' rate of biases."""
     optimizer = {"kind": "sgd", "lr": 0.05, "weight_decay": 0.01, "groups": [{"pattern": "bias$", "lr": 2.0}]}

@@ -44,7 +44,7 @@ def build() -> Objective:
 
 
 @pytest.mark.distributed
-@pytest.mark.parametrize("micro_batches", [2])
+@pytest.mark.parametrize("micro_batches", [1, 2])
 def test_every_zero_stage_equals_plain_torch(micro_batches: int, make_clip: Any, tmp_path: Path) -> None:
     """Two players; the bias of the frame critic's score has no gradient: its hinges are all active, as many of each sign."""
     seen = [[make_clip(3, seed=10 * m + rank) for rank in range(RANKS)] for m in range(micro_batches)]

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from fbm_dist.objectives.families import Pretraining
-from fbm_dist.objectives.fbm.config import AutoencoderConfig, FBMConfig
+from fbm_dist.objectives.fbm.config import AutoencoderConfig, Coherency, FBMConfig
 from fbm_dist.objectives.objective import Objective
 from fbm_dist.registry import load_encoder
 from fbm_dist.registry.folder import read_description
@@ -22,6 +22,7 @@ from tests.runs import make_run
 
 FAMILIES: dict[str, Pretraining] = {
     "fbm": FBMConfig(size=64, width=0.05),
+    "fbm with coherency": FBMConfig(size=64, width=0.05, coherency=Coherency(weight=0.5, margin=2.0)),  # always active
     "autoencoder": AutoencoderConfig(size=64, width=0.05),
 }
 STEPS = 2
@@ -42,6 +43,8 @@ def test_every_zero_stage_equals_plain_torch(family: str, micro_batches: int, ma
         [[make_clip(2, seed=100 * step + 10 * m + rank) for rank in range(RANKS)] for m in range(micro_batches)]
         for step in range(STEPS)
     ]
+    coherency = build(family)("model", steps[0][0][0]).terms.get("coherency")
+    assert coherency is None or coherency > 0
     optimizer = {"kind": "sgd", "lr": 0.5, "weight_decay": 0.002}
     engines_agree(tmp_path, lambda: build(family), steps, optimizer=optimizer)
 

@@ -35,7 +35,8 @@ def build(norm: Any) -> MotionMask:
 
 
 @pytest.mark.distributed
-@pytest.mark.parametrize(("norm", "micro_batches"), [("lrn", 1), ("batch", 2)])
+@pytest.mark.parametrize("micro_batches", [1, 2])
+@pytest.mark.parametrize("norm", ["lrn", "batch"])
 def test_every_zero_stage_equals_plain_torch(
     norm: str, micro_batches: int, make_clip: Callable[..., Clip], tmp_path: Path
 ) -> None:
