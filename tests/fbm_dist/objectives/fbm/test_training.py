@@ -16,6 +16,7 @@ from fbm_dist.registry import load_encoder
 from fbm_dist.registry.folder import read_description
 from fbm_dist.run import pretrain
 from fbm_dist.schema import Run
+from fbm_dist.training.monitoring.metrics import read_lines
 from tests.datasets import write_dataset
 from tests.equality import engines_agree, goes_on
 from tests.runs import make_run
@@ -54,11 +55,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_dataset(tmp_path_factory.mktemp("data"), clips=8, masks=False)
 
 
-def autoencoder_run(folder: Path, data: Path, steps: int, **sections: Any) -> Run:
-    """One process, clips without masks."""
+def run_of(folder: Path, path: Path, steps: int, **sections: Any) -> Run:
+    """One process; an autoencoder on clips without masks, unless `sections` say otherwise."""
     given: dict[str, Any] = {
         "objective": {"family": "autoencoder", "size": 64, "width": 0.05},
-        "data": {"path": str(data), "clip": {"size": 64, "mask": False, "mirror": 0.5, "reverse": 0.5}},
+        "data": {"path": str(path), "clip": {"size": 64, "mask": False, "mirror": 0.5, "reverse": 0.5}},
         "training": {
             "engine": "torch",
             "steps": steps,
@@ -74,14 +75,27 @@ def autoencoder_run(folder: Path, data: Path, steps: int, **sections: Any) -> Ru
 
 def test_an_autoencoder_goes_on_bit_for_bit(data: Path, tmp_path: Path) -> None:
     """From shards without masks: two steps, and one that goes on to two."""
-    whole = goes_on(tmp_path, lambda folder, steps: autoencoder_run(folder, data, steps), ["rec_clip"])
+    whole = goes_on(tmp_path, lambda folder, steps: run_of(folder, data, steps), ["rec_clip"])
+    assert (whole / "pictures/reconstruction-00000002.png").is_file()
+
+
+def test_fbm_with_its_coherency_term_goes_on_bit_for_bit(tmp_path: Path) -> None:
+    """One player, whole kernels, the last frame; clips with masks."""
+    data = write_dataset(tmp_path / "data", clips=8)
+    objective = FAMILIES["fbm with coherency"].model_dump(mode="json")
+    reading = {"path": str(data), "clip": {"size": 64, "mirror": 0.5, "reverse": 0.5}}
+    terms = ["loss", "rec_last_foreground", "feature", "coherency"]
+    whole = goes_on(
+        tmp_path, lambda folder, steps: run_of(folder, data, steps, objective=objective, data=reading), terms
+    )
+    assert all(line["coherency"] > 0 for line in read_lines(whole / "metrics.jsonl"))
     assert (whole / "pictures/reconstruction-00000002.png").is_file()
 
 
 def test_an_autoencoder_is_registered_loaded_by_name_and_fine_tuned(data: Path, tmp_path: Path) -> None:
     address = f"sqlite:///{tmp_path / 'mlflow.db'}"
     tracking = {"mlflow": True, "uri": address, "register_as": "autoencoder", "experiment": "tests"}
-    summary = pretrain(autoencoder_run(tmp_path / "run", data, steps=1, tracking=tracking))
+    summary = pretrain(run_of(tmp_path / "run", data, steps=1, tracking=tracking))
     assert summary.model_uri == "models:/autoencoder/1"
     described = read_description(tmp_path / "run").objective
     assert described == FAMILIES["autoencoder"]
@@ -89,7 +103,7 @@ def test_an_autoencoder_is_registered_loaded_by_name_and_fine_tuned(data: Path, 
     kept = load_file(tmp_path / "run/encoder/encoder.safetensors")
     assert all(torch.equal(value, kept[name]) for name, value in encoder.state_dict().items())
     head = {"family": "classifier", "trunk": described.model_dump(), "label": "motion", "frozen": True}
-    tuned = autoencoder_run(
+    tuned = run_of(
         tmp_path / "tuned", data, 1, objective=head, init_from="models:/autoencoder@champion", tracking={"uri": address}
     )
     pretrain(tuned)
