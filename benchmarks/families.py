@@ -285,16 +285,17 @@ def draw(means: Any, spreads: Any, random: float, path: Path) -> None:
     panels = figure.subplots(1, 3, sharey=True)
     titles = {"margin": "margin", "w": "w: the neighbour's distance", "n": "n: the far frame's distance"}
     for panel, (number, title) in zip(panels, titles.items(), strict=True):
-        for loss in CURVES:
+        for colour, loss in enumerate(CURVES):
             if number in means[loss]:
                 values, bits = zip(*means[loss][number].items(), strict=True)
                 places = [float(value) for value in values]
-                panel.errorbar(places, bits, list(spreads[loss][number].values()), marker="o", capsize=3, label=loss)
+                bars = list(spreads[loss][number].values())
+                panel.errorbar(places, bits, bars, marker="o", capsize=3, label=loss, color=f"C{colour}")
         panel.axhline(random, color="grey", linestyle=":", label="random initialisation")
         panel.set_xlabel(title)
         if number == "margin":
             panel.set_xscale("log")
-    panels[0].set_ylabel("conditional entropy of the scene in bits")
+    panels[0].set_ylabel("bits of the scene left open")
     panels[0].legend(fontsize="small")
     figure.savefig(path, dpi=120)
 
