@@ -30,18 +30,19 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.bench import Bench, Found, Pretraining
+from benchmarks.curves import CURVES, Curves, draw
 from fbm_dist.config import load
 from fbm_dist.data.loader import read_once
 from fbm_dist.objectives.motion_mask.losses import overlap, reduced
@@ -82,13 +83,7 @@ LOSSES = {
     "sfa": ("objective.loss.kind=sfa", "data.clip.negative=false"),
 }
 SEEDS = (0, 1, 2)  # of training
-NEAR, FAR = 1, 20  # the paper's, as are its margins
-MARGINS = {"quadruplet": 0.5, "siamese": 1.0, "sfa": 1.0}
-# The paper's ranges, and a margin that it does not try: no two embeddings here are further apart than sqrt 2.
-CURVES: dict[str, dict[str, tuple[float, ...]]] = {
-    "siamese": {"margin": (0.5, 1.0, 10.0, 20.0), "w": (1, 2, 5, 10)},
-    "quadruplet": {"margin": (0.25, 0.5, 1.0, 10.0, 20.0), "w": (1, 2, 5, 10), "n": (10, 15, 20, 25, 30)},
-}
+PAPER = {loss: {"w": 1, "n": 20, "margin": 0.5 if loss == "quadruplet" else 1.0} for loss in LOSSES}
 FASTER = "players={critic: {optimizer: {lr: 4e-3, betas: [0.5, 0.999], weight_decay: 0}}}"  # twice the model's rate
 # Numbers of pose, and seeds of training: more of them where the game with the critic ends differently from seed to seed.
 POSES = {16: (0, 1, 2, 3), 2: (0, 1)}
@@ -200,7 +195,7 @@ def drnet(bench: Bench) -> dict[str, Any]:
 
 
 def _coherency(name: str, loss: str, seed: int, films: str = "long", **given: float) -> Pretraining:
-    numbers = {"w": NEAR, "n": FAR, "margin": MARGINS[loss], **given}
+    numbers = PAPER[loss] | given
     offsets = (0, numbers["w"]) if loss == "siamese" else (0, numbers["w"], numbers["n"])
     own = (
         *LOSSES[loss],
@@ -254,21 +249,30 @@ def curves(bench: Bench) -> dict[str, Any]:
     runs: dict[str, Pretraining] = {}
     points: dict[tuple[str, str, float], list[str]] = {}  # loss, number, its value -> the runs of all seeds
     for loss, numbers in CURVES.items():
-        paper = {"w": NEAR, "n": FAR, "margin": MARGINS[loss]}
         for number, values in numbers.items():
             for value in values:
-                kind = loss if value == paper[number] else f"{loss}-{number}-{value}"
+                kind = loss if value == PAPER[loss][number] else f"{loss}-{number}-{value}"
                 names = [f"{kind}-{seed}" for seed in SEEDS]
                 points[loss, number, value] = names
                 for name, seed in zip(names, SEEDS, strict=True):
                     runs[name] = _coherency(name, loss, seed, **{number: value})
     found = _entropy(bench, "curves", bench.pretrain(list(runs.values())))
-    bits = {point: [found[name]["fc6"][0] for name in names] for point, names in points.items()}
-    means: dict[str, dict[str, dict[str, float]]] = {}
-    spreads: dict[str, dict[str, dict[str, float]]] = {}
-    for (loss, number, value), seeds in bits.items():
-        means.setdefault(loss, {}).setdefault(number, {})[f"{value:g}"] = round(float(np.mean(seeds)), 4)
-        spreads.setdefault(loss, {}).setdefault(number, {})[f"{value:g}"] = round(float(np.std(seeds, ddof=1)), 4)
+
+    def over_seeds(reduce: Callable[[list[float]], float]) -> Curves:
+        return {
+            loss: {
+                number: {
+                    f"{value:g}": round(
+                        float(reduce([found[name]["fc6"][0] for name in points[loss, number, value]])), 4
+                    )
+                    for value in values
+                }
+                for number, values in numbers.items()
+            }
+            for loss, numbers in CURVES.items()
+        }
+
+    means, spreads = over_seeds(np.mean), over_seeds(partial(np.std, ddof=1))
     for loss, numbers in CURVES.items():
         for number in numbers:
             table = Table(*means[loss][number], title=f"{loss}: bits of the scene left open by fc6, over {number}")
@@ -277,27 +281,6 @@ def curves(bench: Bench) -> dict[str, Any]:
             Console().print(table)
     draw(means, spreads, found["random"]["fc6"][0], bench.folder / "curves.png")
     return {"curves": means, "curves_spread": spreads}
-
-
-def draw(means: Any, spreads: Any, random: float, path: Path) -> None:
-    """The curves beside each other, bars over training seeds; `random`: what networks that were not trained leave open."""
-    figure = Figure(figsize=(10, 3.2), layout="constrained")
-    panels = figure.subplots(1, 3, sharey=True)
-    titles = {"margin": "margin", "w": "w: the neighbour's distance", "n": "n: the far frame's distance"}
-    for panel, (number, title) in zip(panels, titles.items(), strict=True):
-        for colour, loss in enumerate(CURVES):
-            if number in means[loss]:
-                values, bits = zip(*means[loss][number].items(), strict=True)
-                places = [float(value) for value in values]
-                bars = list(spreads[loss][number].values())
-                panel.errorbar(places, bits, bars, marker="o", capsize=3, label=loss, color=f"C{colour}")
-        panel.axhline(random, color="grey", linestyle=":", label="random initialisation")
-        panel.set_xlabel(title)
-        if number == "margin":
-            panel.set_xscale("log")
-    panels[0].set_ylabel("bits of the scene left open")
-    panels[0].legend(fontsize="small")
-    figure.savefig(path, dpi=120)
 
 
 def masks(bench: Bench) -> dict[str, Any]:

@@ -37,7 +37,6 @@ from tests.toys import Duel, Solo
 ALONE = World(0, 0, 1, 1, torch.device("cpu"))
 GROUPS = [f"film-{number // 2}" for number in range(26)]
 CLIP = {"frames": 4, "size": 16, "mask": False}
-READ = {"clip": CLIP, "decode": "pyav"}  # no process measures for itself which decoder is faster: their pixels differ
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +47,12 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run_of(path: Path, precision: str = "fp32", players: int = 1, **validation: Any) -> Run:
     validation = {"hold_out": 0.6, **validation}
     training = {"micro_batch": 4, "precision": precision}
-    return make_run(path.parent / "run", data={"path": str(path), **READ}, training=training, validation=validation)
+    data = {
+        "path": str(path),
+        "clip": CLIP,
+        "decode": "pyav",
+    }  # a process that measures for itself may find another decoder faster
+    return make_run(path.parent / "run", data=data, training=training, validation=validation)
 
 
 class Contrast(Solo):
