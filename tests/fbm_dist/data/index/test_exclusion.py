@@ -17,6 +17,7 @@ from fbm_dist.data.index.index import Index
 from fbm_dist.data.index.selection import select
 from fbm_dist.schema import ClipSpec, Filter
 from tests.grouped import write_clips
+from tests.logs import ours
 
 KEYS = st.text("0a-_", min_size=1, max_size=6)
 
@@ -59,7 +60,7 @@ def test_lines_that_are_no_keys_are_told_each_time(tmp_path: Path, caplog: pytes
         with caplog.at_level(logging.WARNING, "fbm_dist.data"):
             selected = select(index, Filter(exclude_keys=path), ClipSpec(frames=1, mask=False))
         assert selected.kept.tolist() == [0]
-        assert [record.getMessage() for record in caplog.records if record.name.startswith("fbm_dist")] == [
+        assert [record.getMessage() for record in ours(caplog)] == [
             f"data.filter.exclude_keys={path}: 2 lines are no keys of clips (e.g. 'clip-0001.mp4') and exclude nothing"
         ]
 

@@ -18,6 +18,7 @@ from fbm_dist.data.index.index import CODECS, Index, name_id
 from fbm_dist.data.index.selection import digest, select
 from fbm_dist.schema import ClipSpec, Data, Filter
 from tests.datasets import write_dataset
+from tests.logs import ours
 
 
 def of(data: Data) -> tuple[Filter, ClipSpec]:
@@ -135,9 +136,9 @@ def test_clips_that_are_too_short_are_left_out_and_counted(
     with caplog.at_level(logging.WARNING, "fbm_dist.data"):
         for _ in range(2):  # also when the selection is cached
             assert len(select(Index.open(root), *of(data_of(root, frames=5, stride=2)))) == 4
-    assert [
-        record.getMessage().partition(": ")[2] for record in caplog.records if record.name.startswith("fbm_dist")
-    ] == ["3 clips without at least 9 stored frames (data.clip.frames, stride) are left out"] * 2
+    assert [record.getMessage().partition(": ")[2] for record in ours(caplog)] == [
+        "3 clips without at least 9 stored frames (data.clip.frames, stride) are left out"
+    ] * 2
 
 
 def test_each_part_of_the_digest_follows_its_cause(vp9: Path, data_of: Callable[..., Data], tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from fbm_dist.data.index.selection import select
 from fbm_dist.schema import ClipSpec, Filter
 from tests.fbm_dist.data.index.varied import SHARDS, write_varied
 from tests.grouped import write_clips
+from tests.logs import ours
 
 
 @pytest.fixture
@@ -101,7 +102,7 @@ def test_a_label_with_too_many_values_is_no_class(
     root, _ = write_varied(tmp_path / "data")
     with caplog.at_level(logging.WARNING, "fbm_dist.data"):
         index = Index.open(root)
-    assert [record.getMessage() for record in caplog.records if record.name.startswith("fbm_dist")] == [
+    assert [record.getMessage() for record in ours(caplog)] == [
         "label 'thing' has more than 3 values: it tells no classes, and is left out"
     ]
     assert index.label_names == {"motion": ("left",)}

@@ -24,6 +24,7 @@ from fbm_dist.data.shards.tars import ShardReadError
 from tests.data_tools.building.test_full_disk import disk as disk
 from tests.fbm_dist.data.shards import acts
 from tests.fbm_dist.data.shards.served import SIZE, Served
+from tests.logs import ours
 
 Caches = Callable[..., ShardCache]
 Mount = Callable[[str], Path]
@@ -217,7 +218,7 @@ def test_a_limit_below_one_shard(eight: Served, tmp_path: Path, caplog: pytest.L
         assert reader.read(shard, 30, 40) == eight.shards[shard][30:70]
     assert eight.asked == [(0, 30, 69), (1, 30, 69), (0, 30, 69)]
     assert copies(cache, eight) == []
-    (record,) = [record for record in caplog.records if record.name.startswith("fbm_dist")]
+    (record,) = ours(caplog)
     assert record.levelno == logging.WARNING
     assert "GB do not hold a shard of" in record.getMessage()
     assert "read from object storage, clip by clip" in record.getMessage()
@@ -244,7 +245,7 @@ def test_a_full_disk(
     reader = eight.tars(cache)
     for shard in (0, 1, 2):
         assert reader.read(shard, 0, SIZE) == eight.shards[shard]
-    assert not [record for record in caplog.records if record.name.startswith("fbm_dist")]
+    assert not ours(caplog)
     assert 2 in copies(cache, eight), "others made way, though this process had them open"
     reader.close()
 
